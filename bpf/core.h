@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The few kernel types that the data plane touches, with CO-RE relocations, instead of a dump of all of them. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define __core __attribute__((preserve_access_index))
+
+/* net_cookie: 5.14 (commit 3d368ab87cf6); unlike the inode number it is never given out twice while the host is up. */
+struct net {
+	__u64 net_cookie;
+} __core;
+
+struct nsproxy {
+	struct net *net_ns;
+} __core;
+
+struct task_struct {
+	struct nsproxy *nsproxy;
+	int tgid;
+} __core;
+
+/* x86-64 registers at a uprobe; PT_REGS_* of libbpf wants the user-space names. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags,
+		rsp, ss;
+};
+#endif
+
+#ifndef memcpy
+#define memcpy __builtin_memcpy
+#define memset __builtin_memset
+#endif
+
+#define KLOAK_LICENSE char LICENSE[] SEC("license") = "GPL"

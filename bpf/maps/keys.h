@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Traffic keys of the workloads: the cipher side's memory of one direction of one TLS connection. Root only: this map
+ * holds session keys. Not LRU, so that one workload cannot evict another's: entries go with their flow, or by time.
+ */
+#pragma once
+
+#include "../core.h"
+#include "../crypto/aes.h"
+#include "../crypto/ghash.h"
+#include "../http/h1.h"
+#include "../types/record.h"
+
+struct key_state {
+	__u64 serial;    /* unique while the data plane is loaded; never 0 */
+	__u64 used_ns;   /* CLOCK_MONOTONIC of the last record */
+	__u32 busy;      /* 1 while a probe works on it: a TLS connection never seals two records at once */
+	__u32 sealed;    /* records sealed so far: the index of the next */
+	__u8 algorithm;  /* enum cipher_algorithm */
+	__u8 version;    /* enum tls_version, once known */
+	__u8 stack;      /* enum tls_stack */
+	__u8 closed;     /* enum reason: nothing more is substituted under this key */
+	__u8 first_nonce[12]; /* TLS 1.3: the nonce of record 0, so that nonce XOR first_nonce is the record's index */
+	__u8 salt[4];    /* TLS 1.2 GCM: the implicit part of the nonce */
+	__u8 _pad[4];
+	__u8 chacha[32]; /* raw key with ChaCha20 */
+	struct aes_key aes;
+	struct ghash_key ghash;
+	struct h1_parser parser;
+	struct record_mark ring[k_mark_ring]; /* record i at i % k_mark_ring */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct key_name);
+	__type(value, struct key_state);
+} keys SEC(".maps");
+
+static __always_inline struct key_state *key_find(const struct key_name *name)
+{
+	return bpf_map_lookup_elem(&keys, name);
+}

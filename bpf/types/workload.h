@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Who is protected: on the cipher side by network namespace, on the wire side by the host's end of its veth. */
+#pragma once
+
+#include "common.h"
+
+/* Value of map `workloads`, keyed by the cookie of the workload's network namespace. */
+struct workload {
+	__u32 id; /* never 0 */
+	__u32 _pad;
+};
+
+/* Value of map `interfaces`, keyed by the host-side ifindex. */
+struct interface {
+	__u32 workload;
+	__u32 _pad;
+	/* CLOCK_MONOTONIC nanoseconds after which everything is dropped (the agent died); 0: no lease, for ever. */
+	__u64 lease_ns;
+};
