@@ -1,0 +1,15 @@
+export { placeholderFor } from "./cli.ts";
+export { type EncodedChunk, type Encoding, encoding, encodings } from "./encodings.ts";
+export { huffmanBits } from "./huffman.ts";
+export {
+  longestValue,
+  makePlaceholder,
+  PlaceholderError,
+  type PlaceholderOptions,
+  type PlaceholderProblem,
+  placeholderProblem,
+  shortestValue,
+} from "./placeholder.ts";
+export { redact, redactPlaceholders } from "./redact.ts";
+export { SecretValue } from "./secret-value.ts";
+export { marker, markerOffset, tokenOf, tokenText } from "./token.ts";
