@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# Run it through `npm run build`, which sets NODE_INCLUDE.
+CLANG ?= clang-19
+CC ?= gcc
+ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+MULTIARCH := $(shell $(CC) -print-multiarch)
+Q := $(if $(V),,@)
+
+BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -I bpf -isystem /usr/include/$(MULTIARCH) \
+	-Wall -Wextra -Wpadded -Werror
+ADDON_FLAGS := -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -D_GNU_SOURCE -DNAPI_VERSION=9 -I $(NODE_INCLUDE) \
+	-Wall -Wextra -Werror -Wno-unused-parameter
+
+BPF_SOURCES := $(shell find bpf -name '*.bpf.c')
+TEST_SOURCES := $(shell find test -name '*.bpf.c' 2>/dev/null)
+# Programs of their own; the rest of native/ is the addon.
+PROGRAM_SOURCES := native/launch.c native/gate.c
+ADDON_SOURCES := $(filter-out $(PROGRAM_SOURCES),$(wildcard native/*.c))
+
+BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
+TEST_OBJECTS := $(foreach source,$(TEST_SOURCES),build/test/$(notdir $(source:.c=.o)))
+ADDON_OBJECTS := $(ADDON_SOURCES:%.c=build/%.o)
+PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
+
+all: bpf test-objects addon programs
+bpf: $(BPF_OBJECTS)
+test-objects: $(TEST_OBJECTS)
+addon: build/kloak.node
+programs: $(PROGRAMS)
+clean:
+	rm -rf build/bpf build/test build/native build/kloak.node $(PROGRAMS)
+.PHONY: all bpf test-objects addon programs clean
+
+# Written beside and renamed, so that who loads it never sees half a file.
+define compile_bpf
+	@mkdir -p $(@D)
+	@echo "  BPF  $<"
+	$(Q)$(CLANG) $(BPF_FLAGS) -MMD -MP -MF $@.d -MT $@ -c $< -o $@.new && mv $@.new $@
+endef
+
+build/bpf/%.o: bpf/%.c Makefile
+	$(compile_bpf)
+
+define test_rule
+build/test/$(notdir $(1:.c=.o)): $(1) Makefile
+	$$(compile_bpf)
+endef
+$(foreach source,$(TEST_SOURCES),$(eval $(call test_rule,$(source))))
+
+build/native/%.o: native/%.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	$(Q)$(CC) $(ADDON_FLAGS) -MMD -MP -MF $@.d -MT $@ -c $< -o $@
+
+build/kloak.node: $(ADDON_OBJECTS)
+	@echo "  LD   $@"
+	$(Q)$(CC) -shared -o $@.new $^ -lbpf -lpthread && mv $@.new $@
+
+build/kloak-%: native/%.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	$(Q)$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE -Wall -Wextra -Werror -o $@.new $< && mv $@.new $@
+
+-include $(wildcard $(BPF_OBJECTS:=.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d))
