@@ -1,0 +1,140 @@
+/* The laboratory's HTTPS server: a process of its own, in the namespace of the other machine. Reports over IPC. */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer as createHttpsServer } from "node:https";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createServer as createTlsServer, type TlsOptions, type TLSSocket } from "node:tls";
+import type { FromServer, ListenerPlan, ServedRequest, ToServer } from "./server-messages.ts";
+
+const keptBody = 64 * 1024;
+const connections = new WeakMap<object, number>();
+let connectionCount = 0;
+
+function send(message: FromServer): void {
+  process.send?.(message);
+}
+
+function connectionNumber(socket: TLSSocket): number {
+  const known = connections.get(socket);
+  if (known !== undefined) return known;
+  connectionCount += 1;
+  connections.set(socket, connectionCount);
+  return connectionCount;
+}
+
+function describe(socket: TLSSocket, plan: ListenerPlan) {
+  return {
+    listener: plan.name,
+    connection: connectionNumber(socket),
+    remoteAddress: socket.remoteAddress ?? "",
+    serverName: typeof socket.servername === "string" && socket.servername !== "" ? socket.servername : null,
+    version: socket.getProtocol() ?? "",
+    cipher: socket.getCipher()?.name ?? "",
+  };
+}
+
+function tlsOptions(plan: ListenerPlan): TlsOptions {
+  const waitFor = plan.onlyAlpn;
+  return {
+    key: readFileSync(plan.certificate.keyFile),
+    cert: readFileSync(plan.certificate.certificateFile),
+    ...(plan.version ? { minVersion: plan.version, maxVersion: plan.version } : {}),
+    ...(plan.cipher ? { ciphers: plan.cipher } : {}),
+    handshakeTimeout: 600_000,
+    ...(waitFor === undefined
+      ? { ALPNProtocols: ["http/1.1"] }
+      : { ALPNCallback: ({ protocols }) => (protocols.includes(waitFor) ? waitFor : undefined) }),
+  };
+}
+
+function serveHttp(plan: ListenerPlan) {
+  const handle = (request: IncomingMessage, response: ServerResponse): void => {
+    const socket = request.socket as TLSSocket; // an https server has no other
+    const hash = createHash("sha256");
+    const kept: Buffer[] = [];
+    let bodyLength = 0;
+    request.on("data", (chunk: Buffer) => {
+      hash.update(chunk);
+      bodyLength += chunk.length;
+      if (bodyLength <= keptBody) kept.push(chunk);
+    });
+    request.on("end", () => {
+      const raw = request.rawHeaders;
+      const headers: [string, string][] = [];
+      for (let i = 0; i + 1 < raw.length; i += 2) headers.push([raw[i] ?? "", raw[i + 1] ?? ""]);
+      report({
+        ...describe(socket, plan),
+        method: request.method ?? "",
+        path: request.url ?? "",
+        headers,
+        bodyLength,
+        bodySha256: hash.digest("hex"),
+        body: bodyLength <= keptBody ? Buffer.concat(kept).toString("latin1") : null,
+      });
+      response.writeHead(200, { "content-type": "text/plain", "content-length": 3 });
+      response.end("ok\n");
+    });
+  };
+  const options = { ...tlsOptions(plan), maxHeaderSize: 64 * 1024, keepAliveTimeout: 600_000 };
+  const server = createHttpsServer(options, handle);
+  server.on("clientError", (error, socket) => {
+    fault(plan, error);
+    socket.destroy();
+  });
+  return server;
+}
+
+function serveRaw(plan: ListenerPlan) {
+  return createTlsServer(tlsOptions(plan), (socket) => {
+    const about = describe(socket, plan);
+    const received: Buffer[] = [];
+    let answered = 0;
+    socket.on("data", (chunk: Buffer) => {
+      received.push(chunk);
+      const ends = Buffer.concat(received).toString("latin1").split(/\r?\n\r?\n/).length - 1;
+      for (; answered < ends; answered += 1) socket.write("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n");
+    });
+    socket.on("error", (error) => fault(plan, error));
+    socket.on("end", () => socket.end());
+    socket.on("close", () => {
+      const body = Buffer.concat(received);
+      report({
+        ...about,
+        method: "",
+        path: "",
+        headers: [],
+        bodyLength: body.length,
+        bodySha256: createHash("sha256").update(body).digest("hex"),
+        body: body.toString("latin1"),
+      });
+    });
+  });
+}
+
+function report(request: ServedRequest): void {
+  send({ type: "request", request });
+}
+
+function fault(plan: ListenerPlan, error: Error): void {
+  const code = "code" in error ? ` (${String(error.code)})` : "";
+  send({ type: "fault", listener: plan.name, message: `${error.message}${code}` });
+}
+
+async function listen(plans: readonly ListenerPlan[]): Promise<void> {
+  const ports: Record<string, number> = {};
+  for (const plan of plans) {
+    const server = plan.kind === "raw" ? serveRaw(plan) : serveHttp(plan);
+    server.on("tlsClientError", (error) => fault(plan, error));
+    await new Promise<void>((resolve) => server.listen(plan.port ?? 0, "::", () => resolve()));
+    ports[plan.name] = (server.address() as AddressInfo).port; // listens on TCP
+  }
+  send({ type: "listening", ports });
+}
+
+process.on("message", (message: ToServer) => {
+  if (message.type === "listen") void listen(message.listeners);
+  else send({ type: "flushed", ticket: message.ticket });
+});
+process.on("disconnect", () => process.exit(0));
+send({ type: "ready" });

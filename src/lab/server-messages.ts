@@ -1,0 +1,46 @@
+/* What the laboratory's server process and its owner say to each other. */
+import type { Certificate } from "./certificates.ts";
+
+export interface ListenerPlan {
+  /** Unique; requests name it. */
+  readonly name: string;
+  readonly certificate: Certificate;
+  readonly version?: "TLSv1.2" | "TLSv1.3";
+  readonly cipher?: string;
+  /** `http` parses requests and answers each; `raw` keeps every byte and answers each empty line. Default `http`. */
+  readonly kind?: "http" | "raw";
+  /** Port to listen on; any free one if not given. */
+  readonly port?: number;
+  /** Handshakes wait for ever unless the client offers this ALPN protocol. */
+  readonly onlyAlpn?: string;
+}
+
+/** One HTTP request as it arrived; with a `raw` listener, all that one connection sent, in `body`. */
+export interface ServedRequest {
+  readonly listener: string;
+  /** Numbers the connections of this server, from 1. */
+  readonly connection: number;
+  readonly remoteAddress: string;
+  readonly serverName: string | null;
+  readonly version: string;
+  readonly cipher: string;
+  readonly method: string;
+  readonly path: string;
+  /** In order, names as sent. */
+  readonly headers: readonly (readonly [string, string])[];
+  readonly bodyLength: number;
+  readonly bodySha256: string;
+  /** Latin-1; null when longer than 64 KiB. */
+  readonly body: string | null;
+}
+
+export type ToServer =
+  | { readonly type: "listen"; readonly listeners: readonly ListenerPlan[] }
+  | { readonly type: "flush"; readonly ticket: number };
+
+export type FromServer =
+  | { readonly type: "ready" }
+  | { readonly type: "listening"; readonly ports: Readonly<Record<string, number>> }
+  | { readonly type: "request"; readonly request: ServedRequest }
+  | { readonly type: "fault"; readonly listener: string; readonly message: string }
+  | { readonly type: "flushed"; readonly ticket: number };

@@ -1,0 +1,204 @@
+/*
+ * What a test of the whole system stands in: another machine with a server (a namespace), names and certificates for
+ * it, and `kloak run` on this one.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Authority, createAuthority } from "../../src/lab/certificates.ts";
+import { withHostsFile, writeHostsFile } from "../../src/lab/names.ts";
+import { createNamespace, type Namespace } from "../../src/lab/namespace.ts";
+import { LabServer, type ListenerPlan } from "../../src/lab/server.ts";
+import { suites } from "../../src/lab/suites.ts";
+
+export const host = "api.kloak.test";
+export const otherHost = "other.kloak.test";
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** A certificate of every kind that a test asks for; the listeners of a world are named after what they do. */
+export type CertificateKind = "good" | "untrusted" | "expired" | "wrong-name";
+
+export interface SecretPlan {
+  readonly value: string;
+  readonly hosts: string | readonly string[];
+  readonly [option: string]: unknown;
+}
+
+export interface KloakPlan {
+  readonly secrets: Readonly<Record<string, SecretPlan>>;
+  readonly command: readonly string[];
+  readonly options?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  readonly input?: string;
+  /** Default 120 s: a deadline for a hang, nothing that is measured. */
+  readonly deadlineMs?: number;
+}
+
+export interface AuditRecord {
+  readonly time: string;
+  readonly outcome: "substituted" | "refused" | "unprotected";
+  readonly reason: string | null;
+  readonly secret: string | null;
+  readonly workload: { readonly kind: string; readonly pid?: number; readonly command?: string };
+  readonly destination: {
+    readonly host: string | null;
+    readonly address: string | null;
+    readonly port: number | null;
+    readonly attestation?: string | null;
+  } | null;
+  readonly slot?: string | null;
+  readonly encoding?: string | null;
+  readonly protocol?: string | null;
+  readonly tls?: { readonly version: string; readonly cipher: string; readonly stack: string } | null;
+}
+
+export interface Outcome {
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly audit: readonly AuditRecord[];
+}
+
+/** A `kloak run` that is under way. */
+export interface Running {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Outcome>;
+}
+
+export class World {
+  readonly directory: string;
+  readonly authority: Authority;
+  readonly namespace: Namespace;
+  readonly server: LabServer;
+  readonly hostsFile: string;
+  #runs = 0;
+  readonly #running = new Set<ChildProcess>();
+
+  private constructor(directory: string, authority: Authority, namespace: Namespace, server: LabServer, hostsFile: string) {
+    this.directory = directory;
+    this.authority = authority;
+    this.namespace = namespace;
+    this.server = server;
+    this.hostsFile = hostsFile;
+  }
+
+  /** A listener for each suite, named after it, and whatever `more` adds for the certificates it is given. */
+  static async create(
+    more: (certificates: Readonly<Record<CertificateKind, ListenerPlan["certificate"]>>) => readonly ListenerPlan[] = () => [],
+  ): Promise<World> {
+    const directory = mkdtempSync(join(tmpdir(), "kloak-test-"));
+    process.on("exit", () => rmSync(directory, { recursive: true, force: true }));
+    const namespace = createNamespace();
+    try {
+      const authority = createAuthority(directory, "trusted-root");
+      const stranger = createAuthority(directory, "strange-root");
+      const ip = [namespace.ipv4.inside, namespace.ipv6.inside];
+      const dns = [host, otherHost, `*.${host}`];
+      const certificates = {
+        good: authority.issue("good", { dns, ip }),
+        untrusted: stranger.issue("untrusted", { dns, ip }),
+        expired: authority.issue("expired", { dns, ip, days: -1 }),
+        "wrong-name": authority.issue("wrong-name", { dns: ["wrong.kloak.test"] }),
+      };
+      const plain = suites.map(({ name, version, cipher }) => ({ name, version, cipher, certificate: certificates.good }));
+      const server = await LabServer.start(namespace, [...plain, ...more(certificates)]);
+      const hostsFile = join(directory, "hosts");
+      writeHostsFile(hostsFile, { [host]: [namespace.ipv4.inside], [otherHost]: [namespace.ipv4.inside] });
+      return new World(directory, authority, namespace, server, hostsFile);
+    } catch (error) {
+      namespace.close();
+      throw error;
+    }
+  }
+
+  url(listener: string, name = host): string {
+    return `https://${name}:${this.server.port(listener)}`;
+  }
+
+  /** Starts `kloak run`. The names of the world are known to it and to its command. */
+  start(plan: KloakPlan): Running {
+    this.#runs += 1;
+    const config = join(this.directory, `kloak-${this.#runs}.yaml`);
+    const auditFile = join(this.directory, `audit-${this.#runs}.jsonl`);
+    const secrets: Record<string, unknown> = {};
+    for (const [name, { value, ...options }] of Object.entries(plan.secrets)) {
+      const file = join(this.directory, `value-${this.#runs}-${name}`);
+      writeFileSync(file, value, { mode: 0o600 });
+      secrets[name] = { value: { file }, ...options };
+    }
+    writeFileSync(config, JSON.stringify({ secrets })); // YAML, as all JSON is
+    const trust = plan.options?.includes("--ca") ? [] : ["--ca", this.authority.caFile];
+    const kloak = [join(root, "bin/kloak"), "run", "--config", config, "--audit", auditFile, ...trust];
+    const argv = withHostsFile(this.hostsFile, [...kloak, ...(plan.options ?? []), "--", ...plan.command]);
+    return this.#spawn(argv, plan, auditFile);
+  }
+
+  async kloak(plan: KloakPlan): Promise<Outcome> {
+    return await this.start(plan).ended;
+  }
+
+  #spawn(argv: readonly string[], plan: KloakPlan, auditFile: string): Running {
+    const [program = "", ...args] = argv;
+    const child = spawn(program, args, { stdio: "pipe", env: { ...process.env, ...plan.env }, cwd: this.directory });
+    this.#running.add(child);
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
+    child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
+    child.stdin.on("error", () => undefined); // the command need not read it
+    child.stdin.end(plan.input ?? "");
+    const ended = new Promise<Outcome>((resolve, reject) => {
+      const text = (chunks: Buffer[]) => Buffer.concat(chunks).toString("utf8");
+      const timer = setTimeout(() => {
+        child.kill("SIGTERM");
+        reject(new Error(`not ended at its deadline: ${plan.command.join(" ")}\n${text(stdout)}${text(stderr)}`));
+      }, plan.deadlineMs ?? 120_000);
+      child.on("error", reject);
+      child.on("close", (status, signal) => {
+        clearTimeout(timer);
+        this.#running.delete(child);
+        resolve({ status, signal, stdout: text(stdout), stderr: text(stderr), audit: readAudit(auditFile) });
+      });
+    });
+    return { child, ended };
+  }
+
+  /** Ends what still runs and takes everything down. */
+  async close(): Promise<void> {
+    for (const child of this.#running) child.kill("SIGTERM");
+    await this.server.close();
+    this.namespace.close();
+  }
+}
+
+function readAudit(file: string): AuditRecord[] {
+  try {
+    const lines = readFileSync(file, "utf8").split("\n");
+    return lines.filter((line) => line !== "").map((line) => JSON.parse(line) as AuditRecord);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** A secret of `length` printable bytes, different at each call, in which no part repeats. */
+export function makeSecret(length: number): string {
+  const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+  return Array.from({ length }, () => letters[Math.floor(Math.random() * letters.length)]).join("");
+}
+
+/** Builds the C client `speak` once and returns its path. */
+export function buildSpeak(): string {
+  const output = join(root, "build/test/speak");
+  const source = join(root, "test/support/clients/speak.c");
+  execFileSync("make", ["-s", "-f", "-", output], { input: rule(output, source), stdio: ["pipe", "inherit", "inherit"] });
+  return output;
+}
+
+function rule(output: string, source: string): string {
+  return `${output}: ${source}\n\t@mkdir -p $(@D)\n\t$(CC) -O2 -Wall -Wextra -Werror -o $@ $< -lssl -lcrypto\n`;
+}
