@@ -1,0 +1,88 @@
+import { buildId, isElf, readImage } from "./elf/image.ts";
+import { ElfError, FileSource } from "./elf/source.ts";
+import type { Source } from "./elf/source.ts";
+import { findEvidence, findOther } from "./evidence.ts";
+import type { Evidence } from "./evidence.ts";
+import { identityKey, identityOf } from "./identity.ts";
+import type { FileIdentity } from "./identity.ts";
+import { recogniseOpenssl } from "./openssl.ts";
+import type { StackPlan, StackRefusal } from "./plan.ts";
+
+/** What is known of a file's TLS code. */
+export interface Findings {
+  readonly stacks: readonly StackPlan[];
+  readonly refusals: readonly StackRefusal[];
+  /** known: every sign of TLS code is heard by hooks (of this file or of a libcrypto that it loads). */
+  readonly tls: "known" | "none" | "unknown";
+  readonly evidence: readonly Evidence[];
+}
+
+export interface Discovery extends Findings {
+  readonly path: string;
+  readonly identity: FileIdentity;
+}
+
+const nothing: Findings = { stacks: [], refusals: [], tls: "none", evidence: [] };
+
+/** Pure: what hooks the bytes of `source` call for. A file that is not ELF has none. */
+export function examine(source: Source): Findings & { readonly buildId: string | undefined } {
+  if (!isElf(source)) return { ...nothing, buildId: undefined };
+  let id: string | undefined;
+  try {
+    const image = readImage(source);
+    id = buildId(image);
+    const openssl = recogniseOpenssl(image);
+    if (openssl !== undefined && "hooks" in openssl) {
+      const evidence = findOther(image, openssl.includesProtocol);
+      return { ...nothing, stacks: [openssl], tls: evidence.length === 0 ? "known" : "unknown", evidence, buildId: id };
+    }
+    const { verdict, evidence } = findEvidence(image);
+    if (openssl !== undefined) {
+      const refused = { stack: openssl.stack, sign: openssl.reason };
+      return { ...nothing, refusals: [openssl], tls: "unknown", evidence: [refused, ...evidence], buildId: id };
+    }
+    return { ...nothing, tls: verdict === "elsewhere" ? "known" : verdict, evidence, buildId: id };
+  } catch (error) {
+    // The kernel may run what we cannot read: say so instead of passing over it.
+    if (!(error instanceof ElfError) || error.code === "elf-unreadable") throw error;
+    return { ...nothing, tls: "unknown", evidence: [{ stack: "unknown", sign: error.message }], buildId: id };
+  }
+}
+
+/** What `Discoverer` needs to open: a path, and the name under which people know the file. */
+export interface FileReference {
+  readonly path: string;
+  readonly name?: string;
+}
+
+/**
+ * Examines files, each content once. Holds at most `limit` findings, those used last.
+ */
+export class Discoverer {
+  readonly #known = new Map<string, Findings & { readonly buildId: string | undefined }>();
+  readonly #limit: number;
+
+  constructor(limit = 1024) {
+    this.#limit = limit;
+  }
+
+  /** @throws ElfError (`elf-unreadable`, or `elf-unsupported` for what is no regular file) */
+  discover(file: string | FileReference): Discovery {
+    const { path, name = path } = typeof file === "string" ? { path: file } : file;
+    using source = new FileSource(path, { name });
+    const key = identityKey(source.stat);
+    const known = this.#known.get(key);
+    const findings = known ?? examine(source);
+    this.#known.delete(key);
+    this.#known.set(key, findings);
+    const oldest = this.#known.keys().next();
+    if (this.#known.size > this.#limit && oldest.done !== true) this.#known.delete(oldest.value);
+    const { buildId: id, ...rest } = findings;
+    return { path: name, identity: identityOf(source.stat, id), ...rest };
+  }
+}
+
+/** @throws ElfError (`elf-unreadable`, or `elf-unsupported` for what is no regular file) */
+export function discover(file: string | FileReference): Discovery {
+  return new Discoverer(1).discover(file);
+}
