@@ -41,10 +41,12 @@ const texts: readonly (readonly [stack: string, text: string])[] = [
   ["openssl", "OpenSSL "],
 ];
 
-/** More read-only data than this is not searched; the largest real executables seen have a fifth of it. */
-const searchMax = 1 << 30;
+/** More read-only data than this is not searched; the largest real executables seen have a quarter of it. */
+const searchMax = 256 << 20;
 
 const opensslImports = ["EVP_CipherInit_ex", "EVP_CipherUpdate"];
+
+const tooLarge: Evidence = { stack: "unknown", sign: "holds more read-only data than is searched" };
 
 export interface TlsEvidence {
   /** "elsewhere": there is TLS code, but it leaves the records to a libcrypto in another file. */
@@ -61,10 +63,8 @@ export function findEvidence(image: ElfImage): TlsEvidence {
     if (stack !== undefined) evidence.push({ stack, sign: `defines ${name}` });
   }
   if (evidence.length > 0) return { verdict: "unknown", evidence };
-  const ranges = readOnlyData(image);
-  if (ranges.reduce((sum, { size }) => sum + size, 0) > searchMax) {
-    return { verdict: "unknown", evidence: [{ stack: "unknown", sign: "too large to search" }] };
-  }
+  const { ranges, complete } = readOnlyData(image);
+  if (!complete) return { verdict: "unknown", evidence: [tooLarge] };
   const label = search(image, ranges, universal);
   if (label === undefined) return packed(image);
   if (opensslImports.every((name) => symbols.imported.has(name))) {
@@ -87,7 +87,8 @@ export function findEvidence(image: ElfImage): TlsEvidence {
  * @param own whether that OpenSSL includes libssl, and with it the label
  */
 export function findOther(image: ElfImage, own: boolean): readonly Evidence[] {
-  const ranges = readOnlyData(image);
+  const { ranges, complete } = readOnlyData(image);
+  if (!complete) return [tooLarge];
   const count = occurrences(image, ranges, trafficLabel);
   if (count <= (own ? 1 : 0)) return [];
   const others = texts.filter(([stack]) => stack !== "openssl");
@@ -105,7 +106,7 @@ function occurrences(image: ElfImage, ranges: readonly Range[], needle: string):
   const bytesOfNeedle = Buffer.from(needle, "latin1");
   let count = 0;
   for (const { offset, size } of ranges) {
-    for (const { bytes } of chunks(image.source, offset, Math.min(size, searchMax), needle.length - 1)) {
+    for (const { bytes } of chunks(image.source, offset, size, needle.length - 1)) {
       for (let at = bytes.indexOf(bytesOfNeedle); at >= 0; at = bytes.indexOf(bytesOfNeedle, at + 1)) count += 1;
     }
   }
@@ -130,17 +131,22 @@ interface Range {
   readonly size: number;
 }
 
-/** The sections that are loaded and neither written nor run, or whole segments where there are no sections. */
-function readOnlyData(image: ElfImage): Range[] {
+/**
+ * The sections that are loaded and neither written nor run, or whole segments where there are no sections. Not complete:
+ * there is more than may be searched.
+ */
+function readOnlyData(image: ElfImage): { readonly ranges: readonly Range[]; readonly complete: boolean } {
   const loaded = 2;
   const excluded = 1 | 4;
   const sections = image.sections.filter(
-    ({ type, flags, size }) => type === sectionType.program && (flags & loaded) !== 0 && (flags & excluded) === 0 && size > 0,
+    ({ type, flags, size }) =>
+      type === sectionType.program && (flags & loaded) !== 0 && (flags & excluded) === 0 && size > 0,
   );
-  if (sections.length > 0) return sections;
-  return image.segments
+  const segments = image.segments
     .filter(({ type, flags }) => type === segmentType.load && (flags & segmentFlag.write) === 0)
     .map(({ offset, fileSize }) => ({ offset, size: fileSize }));
+  const ranges = sections.length > 0 ? sections : segments;
+  return { ranges, complete: ranges.reduce((sum, { size }) => sum + size, 0) <= searchMax };
 }
 
 /** The first of `needles` (in their order, not the file's) that the ranges hold. */

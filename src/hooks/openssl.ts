@@ -109,7 +109,14 @@ export function recogniseOpenssl(image: ElfImage): StackPlan | StackRefusal | un
       });
     }
   }
-  return { stack: "openssl", version: version(image, symbols), machine: image.machine, hooks, offsets, includesProtocol: symbols.defined.has("SSL_CTX_new") };
+  return {
+    stack: "openssl",
+    version: version(image, symbols),
+    machine: image.machine,
+    hooks,
+    offsets,
+    includesProtocol: symbols.defined.has("SSL_CTX_new"),
+  };
 }
 
 /** The function's first bytes, and whether that is all of it. */
@@ -142,7 +149,11 @@ function readField(
     const start = code.subarray(0, 16).toString("hex");
     return { accessor: name, field, why: `its code is not understood (${start})` };
   }
-  return { accessor: accessors.join(" or "), field: undefined, why: "not found, so the field's place cannot be checked" };
+  return {
+    accessor: accessors.join(" or "),
+    field: undefined,
+    why: "not found, so the field's place cannot be checked",
+  };
 }
 
 /** OPENSSL_VERSION_NUMBER: 0xMNNFFPPS before 3.0 (PP counts letters), 0xMNN00PP0 since. */

@@ -10,7 +10,7 @@ export function fieldRead(code: Buffer): Field | undefined {
     if (instruction === 0xd503245f || instruction === 0xd503201f) continue;
     if ((instruction & 0xff00001f) >>> 0 === 0xb4000000) continue; // cbz x0: not taken
     if ((instruction & 0xff00001f) >>> 0 === 0xb5000000) {
-      at += (((instruction >>> 5) & 0x7ffff) << 13 >> 13) * 4 - 4; // cbnz x0: taken
+      at += ((((instruction >>> 5) & 0x7ffff) << 13) >> 13) * 4 - 4; // cbnz x0: taken
       continue;
     }
     // ldr w0, [x0, #imm] and ldr x0, [x0, #imm]

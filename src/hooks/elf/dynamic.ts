@@ -15,7 +15,16 @@ export interface Dynamic {
   readonly strings: { readonly offset: number; readonly size: number } | undefined;
 }
 
-const tag = { needed: 1, hash: 4, strings: 5, symbols: 6, stringsSize: 10, soname: 14, rpath: 15, runpath: 29 } as const;
+const tag = {
+  needed: 1,
+  hash: 4,
+  strings: 5,
+  symbols: 6,
+  stringsSize: 10,
+  soname: 14,
+  rpath: 15,
+  runpath: 29,
+} as const;
 const tagGnuHash = 0x6ffffef5;
 const neededMax = 1024;
 const dynamicMax = 64 << 10;

@@ -81,10 +81,11 @@ export function readImage(source: Source): ElfImage {
 function readSections(source: Source, header: Buffer): Section[] {
   const offset = word(header, 40);
   const count = header.readUInt16LE(60);
-  if (count === 0 || count > sectionsMax || header.readUInt16LE(58) !== 64 || offset + count * 64 > source.size) return [];
+  if (count === 0 || count > sectionsMax || header.readUInt16LE(58) !== 64 || offset + count * 64 > source.size)
+    return [];
   const table = source.read(offset, count * 64);
   const names = header.readUInt16LE(62);
-  let nameBytes = Buffer.alloc(0);
+  let nameBytes: Buffer = Buffer.alloc(0);
   if (names < count) {
     const at = word(table, names * 64 + 24);
     const size = word(table, names * 64 + 32);

@@ -24,8 +24,8 @@ const symbolBytes = 24;
 const functionType = 2;
 /** Bounds on hostile files; the largest real tables seen have a tenth of it. */
 const symbolsMax = 4 << 20;
-const stringsMax = 256 << 20;
-const chainMax = 1 << 16;
+const stringsMax = 64 << 20;
+const chainMax = 1024;
 
 /**
  * Looks names up in the dynamic symbols, through the hash table that the loader uses, and those not found there in

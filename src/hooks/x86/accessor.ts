@@ -18,7 +18,12 @@ export function fieldRead(code: Buffer): Field | undefined {
     const load = /^(48)?8b(07|47(..)|87(........))/.exec(hex);
     if (load !== null) {
       const [bytes, wide, , short, long] = load;
-      const offset = short !== undefined ? Buffer.from(short, "hex").readInt8(0) : long === undefined ? 0 : Buffer.from(long, "hex").readInt32LE(0);
+      const offset =
+        short !== undefined
+          ? Buffer.from(short, "hex").readInt8(0)
+          : long === undefined
+            ? 0
+            : Buffer.from(long, "hex").readInt32LE(0);
       if (field !== undefined) return undefined;
       field = { offset, bytes: wide === undefined ? 4 : 8 };
       at += bytes.length / 2;

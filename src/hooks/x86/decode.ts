@@ -125,7 +125,24 @@ function decodeJump(code: Buffer, at: number, opcode: number): Instruction | und
 }
 
 function condition(opcode: number): string {
-  const names = ["jo", "jno", "jb", "jae", "je", "jne", "jbe", "ja", "js", "jns", "jp", "jnp", "jl", "jge", "jle", "jg"];
+  const names = [
+    "jo",
+    "jno",
+    "jb",
+    "jae",
+    "je",
+    "jne",
+    "jbe",
+    "ja",
+    "js",
+    "jns",
+    "jp",
+    "jnp",
+    "jl",
+    "jge",
+    "jle",
+    "jg",
+  ];
   return names[opcode & 15] ?? "jcc";
 }
 

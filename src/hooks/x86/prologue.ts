@@ -80,7 +80,11 @@ function jumpedTo(code: Buffer, places: readonly number[]): boolean {
   const inside = (target: number): boolean => places.includes(target);
   for (let at = places.at(-1) ?? 0; at < code.length; at++) {
     const opcode = code[at] ?? 0;
-    if ((opcode === 0xeb || (opcode & 0xf0) === 0x70) && at + 2 <= code.length && inside(at + 2 + code.readInt8(at + 1))) {
+    if (
+      (opcode === 0xeb || (opcode & 0xf0) === 0x70) &&
+      at + 2 <= code.length &&
+      inside(at + 2 + code.readInt8(at + 1))
+    ) {
       return true;
     }
     const near = opcode === 0xe9 || (opcode === 0x0f && ((code[at + 1] ?? 0) & 0xf0) === 0x80);

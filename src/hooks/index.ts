@@ -1,0 +1,13 @@
+export { Discoverer, discover, examine } from "./discover.ts";
+export type { Discovery, FileReference, Findings } from "./discover.ts";
+export { ElfError } from "./elf/source.ts";
+export type { Evidence } from "./evidence.ts";
+export type { FileIdentity } from "./identity.ts";
+export { libraries } from "./libraries.ts";
+export type { LoadedFile, LoadOptions, LoadPlan } from "./libraries.ts";
+export type { Hook, StackPlan, StackRefusal } from "./plan.ts";
+export { processFiles } from "./process-files.ts";
+export type { MappedFile } from "./process-files.ts";
+export { coverageOf, fileReport, formatReport, processReport } from "./report.ts";
+export type { Coverage, HooksReport } from "./report.ts";
+export { resolveInRoot } from "./root-path.ts";
