@@ -1,0 +1,58 @@
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { KloakError } from "../errors.ts";
+
+/** What the addon offers to this folder (native/run.c). */
+interface RunAddon {
+  netnsSocket(path: string, kind: number, address: string, port: number): number;
+  lockDirectory(path: string): number;
+  hideMemory(): void;
+}
+
+const kinds = { udp: 0, listen: 1, connect: 2 } as const;
+let addon: RunAddon | undefined;
+
+function load(): RunAddon {
+  const file = buildFile("kloak.node");
+  try {
+    addon ??= createRequire(import.meta.url)(file) as RunAddon;
+    return addon;
+  } catch (error) {
+    throw new KloakError("addon-missing", `${file} cannot be loaded. Run \`npm run build\` in Kloak's directory.`, {
+      cause: error,
+    });
+  }
+}
+
+/** The path of something that the build made. */
+export function buildFile(name: string): string {
+  return fileURLToPath(new URL(`../../build/${name}`, import.meta.url));
+}
+
+/**
+ * A descriptor of a non-blocking socket in the network namespace at `netns` (`/proc/PID/ns/net`): bound, listening or
+ * connected. Throws with the errno's name as `code`.
+ */
+export function netnsSocket(netns: string, kind: keyof typeof kinds, address: string, port: number): number {
+  return load().netnsSocket(netns, kinds[kind], address, port);
+}
+
+/** A descriptor that holds an exclusive lock on the directory `path` until it is closed; undefined while another holds it. */
+export function lockDirectory(path: string): number | undefined {
+  try {
+    return load().lockDirectory(path);
+  } catch (error) {
+    if (errorCode(error) === "EAGAIN" || errorCode(error) === "EWOULDBLOCK") return undefined;
+    throw error;
+  }
+}
+
+/** No core dump, and no other process without CAP_SYS_PTRACE, shows this process's memory. */
+export function hideMemory(): void {
+  load().hideMemory();
+}
+
+/** The `code` of a system error, or undefined. */
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
