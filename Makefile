@@ -21,11 +21,13 @@ BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
 TEST_OBJECTS := $(foreach source,$(TEST_SOURCES),build/test/$(notdir $(source:.c=.o)))
 ADDON_OBJECTS := $(ADDON_SOURCES:%.c=build/%.o)
 PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
+PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
 
 all: bpf test-objects addon programs
 bpf: $(BPF_OBJECTS)
 test-objects: $(TEST_OBJECTS)
 addon: build/kloak.node
+programs: $(PROGRAMS)
 programs: $(PROGRAMS)
 clean:
 	rm -rf build/bpf build/test build/native build/kloak.node $(PROGRAMS)
@@ -61,4 +63,8 @@ build/kloak-%: native/%.c Makefile
 	@echo "  CC   $<"
 	$(Q)$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE -Wall -Wextra -Werror -o $@.new $< && mv $@.new $@
 
--include $(wildcard $(BPF_OBJECTS:=.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d))
+build/kloak-%: native/%.c Makefile
+	@echo "  CC   $<"
+	$(Q)$(CC) $(ADDON_FLAGS) -MMD -MP -MF $@.d -MT $@ $< -o $@.new && mv $@.new $@
+
+-include $(wildcard $(BPF_OBJECTS:=.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d) $(PROGRAMS:=.d))
