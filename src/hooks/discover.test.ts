@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { Discoverer, discover, examine } from "./discover.ts";
+import { MemorySource } from "./elf/source.ts";
+import { Workshop, libcryptoLike } from "./fixture.ts";
+
+const workshop = new Workshop();
+after(() => workshop.close());
+
+const programs = [
+  "openssl_cipher_init",
+  "openssl_cipher_update",
+  "openssl_cipher",
+  "openssl_cipher_ctrl",
+  "openssl_bio_write",
+  "openssl_cipher_free",
+];
+
+test("Node's own executable is recognised, with the version that it says it has", () => {
+  const { stacks, tls, identity } = discover(process.execPath);
+  const [plan] = stacks;
+  assert.equal(plan?.stack, "openssl");
+  assert.equal(plan.version, process.versions.openssl.replace(/\+.*$/, ""));
+  assert.deepEqual(
+    plan.hooks.map(({ program }) => program),
+    programs,
+  );
+  assert.deepEqual([plan.offsets["cipherNid"], plan.offsets["cipherKeyLength"]], [0, 8]);
+  assert.equal(tls, "known");
+  assert.match(identity.buildId ?? "", /^[0-9a-f]{40}$/);
+  if (process.arch === "x64") {
+    for (const { symbol, point } of plan.hooks) assert.equal(point.cost, "emulated", `${symbol}: ${point.reason}`);
+  }
+});
+
+/** A file that must be recognised however it was linked. */
+const linkings: readonly (readonly [what: string, flags: readonly string[], edit?: (bytes: Buffer) => void])[] = [
+  ["GNU hash", ["-shared", "-Wl,--hash-style=gnu"]],
+  ["System V hash", ["-shared", "-Wl,--hash-style=sysv"]],
+  ["no section headers, GNU hash", ["-shared", "-s", "-Wl,--hash-style=gnu"], dropSections],
+  ["no section headers, System V hash", ["-shared", "-s", "-Wl,--hash-style=sysv"], dropSections],
+  ["static, not stripped", ["-shared", "-fvisibility=hidden", "-Wl,--undefined=EVP_Cipher"]],
+];
+
+function dropSections(bytes: Buffer): void {
+  bytes.writeBigUInt64LE(0n, 40);
+  bytes.writeUInt16LE(0, 60);
+}
+
+for (const [what, flags, edit] of linkings) {
+  test(`libcrypto is recognised: ${what}`, () => {
+    const bytes = readFileSync(workshop.link("libcrypto.so", libcryptoLike, flags));
+    edit?.(bytes);
+    const { stacks } = examine(new MemorySource(bytes));
+    assert.deepEqual(
+      stacks[0]?.hooks.map(({ program }) => program),
+      programs,
+    );
+    assert.equal(stacks[0]?.version, "3.5.7");
+  });
+}
+
+/** Files in which nothing may be hooked, and what must be said of them. */
+const others: readonly (readonly [what: string, code: string, tls: string, sign: RegExp])[] = [
+  ["nid elsewhere", libcryptoLike.replace("return c->nid", "return c->block_size"), "unknown", /reads 4 bytes at \+4/],
+  [
+    "key length elsewhere",
+    libcryptoLike.replace("return c->key_len", "return c->nid"),
+    "unknown",
+    /reads 4 bytes at \+0/,
+  ],
+  [
+    "an accessor that computes",
+    libcryptoLike.replace("return c->nid", "return c->nid ^ 1"),
+    "unknown",
+    /not understood/,
+  ],
+  ["no accessor", libcryptoLike.replace("EVP_CIPHER_get_nid", "another"), "unknown", /cannot be checked/],
+  ["no BIO_write", libcryptoLike.replace("BIO_write", "another"), "unknown", /BIO_write not found/],
+  ["BoringSSL", `${libcryptoLike} int EVP_AEAD_CTX_seal(void) { return 0; }`, "unknown", /defines EVP_AEAD_CTX_seal/],
+  ["GnuTLS", "int gnutls_record_send(void) { return 0; }", "unknown", /defines gnutls_record_send/],
+  ["Java", "int JNI_CreateJavaVM(void) { return 0; }", "unknown", /defines JNI_CreateJavaVM/],
+  ["TLS without symbols", 'const char label[] = "c ap traffic";', "unknown", /holds the label "c ap traffic"/],
+  [
+    "TLS 1.2 without symbols",
+    'const char label[] = "client finished";',
+    "unknown",
+    /holds the label "client finished"/,
+  ],
+  ["rustls", 'const char label[] = "rustls c ap traffic";', "unknown", /holds the text "rustls"/],
+  [
+    "libssl",
+    'const char label[] = "c ap traffic"; int EVP_CipherInit_ex(); int EVP_CipherUpdate(); int f(void) { return EVP_CipherInit_ex() + EVP_CipherUpdate(); }',
+    "known",
+    /imports EVP_CipherInit_ex/,
+  ],
+  ["no TLS", "int BIO_write(void) { return 0; }", "none", /^$/],
+];
+
+for (const [what, code, tls, sign] of others) {
+  test(`nothing is hooked, and it is said why: ${what}`, () => {
+    const found = discover(workshop.link("other.so", code, ["-shared"]));
+    assert.deepEqual(found.stacks, []);
+    assert.equal(found.tls, tls);
+    assert.match(found.evidence.map((evidence) => evidence.sign).join("; "), sign);
+  });
+}
+
+test("a second TLS library in a hooked file is told", () => {
+  const code = `${libcryptoLike} int SSL_CTX_new(void) { return 0; } const char a[] = "c ap traffic"; const char b[] = "rustls c ap traffic";`;
+  const { stacks, tls, evidence } = discover(workshop.link("two.so", code, ["-shared"]));
+  assert.equal(stacks.length, 1);
+  assert.equal(tls, "unknown");
+  assert.deepEqual(new Set(evidence.map(({ stack }) => stack)), new Set(["rustls"]));
+});
+
+test("what is no ELF file has no TLS code", () => {
+  const path = join(workshop.directory, "script");
+  writeFileSync(path, "#!/bin/sh\nexit 0\n");
+  assert.equal(discover(path).tls, "none");
+});
+
+test("what is no regular file is refused, not waited for", () => {
+  for (const path of ["/dev/null", workshop.directory, join(workshop.directory, "absent")]) {
+    assert.throws(() => discover(path), { name: "ElfError" });
+  }
+});
+
+test("a content is examined once, under whatever name, and a new content again", () => {
+  const discoverer = new Discoverer();
+  const path = workshop.link("cached.so", libcryptoLike, ["-shared"]);
+  mkdirSync(join(workshop.directory, "sub"), { recursive: true });
+  const link = join(workshop.directory, "sub", "link.so");
+  symlinkSync(path, link);
+  const first = discoverer.discover(path);
+  assert.equal(discoverer.discover(link).stacks, first.stacks);
+  copyFileSync(workshop.link("plain.so", "int f(void) { return 0; }", ["-shared"]), path);
+  assert.deepEqual(discoverer.discover(path).stacks, []);
+});
