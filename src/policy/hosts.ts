@@ -1,7 +1,7 @@
 import { domainToASCII } from "node:url";
 import { addressBytes, addressText, isMapped, mappedPrefix, networkOf } from "./address.ts";
 import { entriesOf } from "./list.ts";
-import { PolicyError, quoted } from "./policy-error.ts";
+import { noHosts, PolicyError, quoted } from "./policy-error.ts";
 import { parsePort } from "./ports.ts";
 
 /** A name that a secret may go to: `api.example.com`, or with `wildcard` any one label before `name`. */
@@ -39,11 +39,6 @@ export function parseHosts(input: HostsInput): readonly Host[] {
   const hosts = entriesOf("hosts", input).map(parseHost);
   if (hosts.length === 0) throw noHosts();
   return hosts;
-}
-
-export function noHosts(): PolicyError {
-  const remedy = "name the hosts that it may be sent to, for instance hosts: api.example.com";
-  return new PolicyError("hosts-missing", "no hosts: the secret would go nowhere", remedy);
 }
 
 /** Parses one entry: a name, `*.name`, an address or a network, each with an optional `:port`. */

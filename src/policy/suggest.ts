@@ -5,7 +5,7 @@ export function suggest(word: string, candidates: readonly string[]): string | u
     .sort((a, b) => a.distance - b.distance);
   const [best] = ranked;
   if (best === undefined) return undefined;
-  const tolerated = Math.max(1, Math.floor(Math.max(word.length, best.candidate.length) / 3));
+  const tolerated = Math.max(1, Math.round(Math.max(word.length, best.candidate.length) * 0.4));
   return best.distance <= tolerated ? best.candidate : undefined;
 }
 
