@@ -21,13 +21,11 @@ BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
 TEST_OBJECTS := $(foreach source,$(TEST_SOURCES),build/test/$(notdir $(source:.c=.o)))
 ADDON_OBJECTS := $(ADDON_SOURCES:%.c=build/%.o)
 PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
-PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
 
 all: bpf test-objects addon programs
 bpf: $(BPF_OBJECTS)
 test-objects: $(TEST_OBJECTS)
 addon: build/kloak.node
-programs: $(PROGRAMS)
 programs: $(PROGRAMS)
 clean:
 	rm -rf build/bpf build/test build/native build/kloak.node $(PROGRAMS)
@@ -57,11 +55,6 @@ build/native/%.o: native/%.c Makefile
 build/kloak.node: $(ADDON_OBJECTS)
 	@echo "  LD   $@"
 	$(Q)$(CC) -shared -o $@.new $^ -lbpf -lpthread && mv $@.new $@
-
-build/kloak-%: native/%.c Makefile
-	@mkdir -p $(@D)
-	@echo "  CC   $<"
-	$(Q)$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE -Wall -Wextra -Werror -o $@.new $< && mv $@.new $@
 
 build/kloak-%: native/%.c Makefile
 	@echo "  CC   $<"

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 #include "run.h"
+#include "addon.h"
+#include "namespace.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -20,15 +23,6 @@
 enum socket_kind { socket_udp = 0, socket_listen = 1, socket_connect = 2 };
 
 enum { k_connect_ms = 1000 };
-
-static napi_value throw_errno(napi_env env, const char *what, int error)
-{
-	char text[256];
-
-	snprintf(text, sizeof(text), "%s: %s", what, strerrorname_np(error) ? strerrorname_np(error) : "unknown error");
-	napi_throw_error(env, strerrorname_np(error), text);
-	return NULL;
-}
 
 static socklen_t address_parse(const char *text, uint16_t port, struct sockaddr_storage *address)
 {
@@ -66,21 +60,29 @@ static int connect_wait(int fd, const struct sockaddr *address, socklen_t length
 	return error;
 }
 
-/* A descriptor, or a negative error. */
-static int socket_open(enum socket_kind kind, const struct sockaddr_storage *address, socklen_t length)
+struct socket_request {
+	enum socket_kind kind;
+	struct sockaddr_storage address;
+	socklen_t length;
+};
+
+/* A descriptor, or a negative error. It belongs for ever to the namespace that it was made in. */
+static int socket_open(void *data)
 {
-	int type = (kind == socket_udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
-	int fd = socket(address->ss_family, type, 0), on = 1, error = 0;
+	const struct socket_request *request = data;
+	int type = (request->kind == socket_udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
+	int fd = socket(request->address.ss_family, type, 0), on = 1, error = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (kind == socket_connect) {
-		error = connect_wait(fd, (const void *)address, length);
+	if (request->kind == socket_connect) {
+		error = connect_wait(fd, (const void *)&request->address, request->length);
 	} else {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-		if (address->ss_family == AF_INET6)
+		if (request->address.ss_family == AF_INET6)
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-		if (bind(fd, (const void *)address, length) || (kind == socket_listen && listen(fd, 128)))
+		if (bind(fd, (const void *)&request->address, request->length) ||
+		    (request->kind == socket_listen && listen(fd, 128)))
 			error = errno;
 	}
 	if (error) {
@@ -90,102 +92,60 @@ static int socket_open(enum socket_kind kind, const struct sockaddr_storage *add
 	return fd;
 }
 
-/* A socket belongs for ever to the namespace of the thread that made it: be there for as long as that takes. */
-static int socket_open_in(const char *path, enum socket_kind kind, const struct sockaddr_storage *address,
-			  socklen_t length)
-{
-	int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	int there = open(path, O_RDONLY | O_CLOEXEC);
-	int result;
-
-	if (home < 0 || there < 0 || setns(there, CLONE_NEWNET)) {
-		result = -errno;
-	} else {
-		result = socket_open(kind, address, length);
-		if (setns(home, CLONE_NEWNET))
-			abort(); /* every later socket of ours would be the workload's */
-	}
-	if (home >= 0)
-		close(home);
-	if (there >= 0)
-		close(there);
-	return result;
-}
-
-/* netnsSocket(path of the namespace, kind, address, port) → descriptor; throws with the errno's name as code. */
+/* netnsSocket(path of the namespace, kind, address, port): descriptor */
 static napi_value netns_socket(napi_env env, napi_callback_info info)
 {
-	size_t count = 4, length;
-	napi_value arguments[4], result;
+	struct arguments arguments;
+	struct socket_request request;
 	char path[64], text[64];
-	uint32_t kind, port;
-	struct sockaddr_storage address;
-	socklen_t address_length;
+	int64_t kind, port;
 	int fd;
 
-	if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) || count != 4 ||
-	    napi_get_value_string_utf8(env, arguments[0], path, sizeof(path), &length) ||
-	    napi_get_value_uint32(env, arguments[1], &kind) || kind > socket_connect ||
-	    napi_get_value_string_utf8(env, arguments[2], text, sizeof(text), &length) ||
-	    napi_get_value_uint32(env, arguments[3], &port) || port > UINT16_MAX)
-		return throw_errno(env, "netnsSocket", EINVAL);
-	address_length = address_parse(text, (uint16_t)port, &address);
-	if (!address_length)
-		return throw_errno(env, text, EAFNOSUPPORT);
-	fd = socket_open_in(path, kind, &address, address_length);
+	if (!arguments_read(env, info, 4, &arguments) || !read_text(env, arguments.at[0], "path", path, sizeof(path)) ||
+	    !read_number(env, arguments.at[1], "kind", &kind) ||
+	    !read_text(env, arguments.at[2], "address", text, sizeof(text)) ||
+	    !read_number(env, arguments.at[3], "port", &port))
+		return NULL;
+	request.kind = (enum socket_kind)kind;
+	request.length = address_parse(text, (uint16_t)port, &request.address);
+	if (!request.length)
+		return throw_errno(env, EAFNOSUPPORT, "address %s", text);
+	fd = in_namespace(path, socket_open, &request);
 	if (fd < 0)
-		return throw_errno(env, text, -fd);
-	napi_create_int32(env, fd, &result);
-	return result;
+		return throw_errno(env, fd, "%s port %d in %s", text, (int)port, path);
+	return make_number(env, fd);
 }
 
-/* lockDirectory(path) → descriptor that holds an exclusive lock until it is closed; throws EAGAIN if another has it. */
+/* lockDirectory(path): descriptor that holds an exclusive lock until it is closed; throws EAGAIN if another has it */
 static napi_value lock_directory(napi_env env, napi_callback_info info)
 {
-	size_t count = 1, length;
-	napi_value argument, result;
-	char path[256];
+	struct arguments arguments;
+	char path[PATH_MAX];
 	int fd;
 
-	if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) || count != 1 ||
-	    napi_get_value_string_utf8(env, argument, path, sizeof(path), &length))
-		return throw_errno(env, "lockDirectory", EINVAL);
+	if (!arguments_read(env, info, 1, &arguments) || !read_text(env, arguments.at[0], "path", path, sizeof(path)))
+		return NULL;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return throw_errno(env, path, errno);
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
 		int error = errno;
 
 		close(fd);
-		return throw_errno(env, path, error);
+		return throw_errno(env, error, "lock of %s", path);
 	}
-	napi_create_int32(env, fd, &result);
-	return result;
+	return fd < 0 ? throw_errno(env, errno, "%s", path) : make_number(env, fd);
 }
 
-/* hideMemory(): no core dump holds our memory, and no process without CAP_SYS_PTRACE reads it. */
+/* hideMemory(): no core dump holds our memory, and no process without CAP_SYS_PTRACE reads it */
 static napi_value hide_memory(napi_env env, napi_callback_info info)
 {
 	if (prctl(PR_SET_DUMPABLE, 0))
-		return throw_errno(env, "prctl", errno);
+		return throw_errno(env, errno, "PR_SET_DUMPABLE");
 	return NULL;
 }
 
 void run_exports(napi_env env, napi_value exports)
 {
-	static const struct {
-		const char *name;
-		napi_callback function;
-	} functions[] = {
-		{ "netnsSocket", netns_socket },
-		{ "lockDirectory", lock_directory },
-		{ "hideMemory", hide_memory },
-	};
-
-	for (size_t i = 0; i < sizeof(functions) / sizeof(*functions); i++) {
-		napi_value function;
-
-		napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function);
-		napi_set_named_property(env, exports, functions[i].name, function);
-	}
+	add_function(env, exports, "netnsSocket", netns_socket);
+	add_function(env, exports, "lockDirectory", lock_directory);
+	add_function(env, exports, "hideMemory", hide_memory);
 }
