@@ -29,7 +29,20 @@ export function createAuthority(directory: string, name: string): Authority {
     runSync("openssl", ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", file]);
   newKey(caKey);
   const authority = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-  runSync("openssl", ["req", "-x509", "-new", "-key", caKey, "-subj", `/CN=${name}`, "-days", "30", "-out", caFile, ...authority]);
+  runSync("openssl", [
+    "req",
+    "-x509",
+    "-new",
+    "-key",
+    caKey,
+    "-subj",
+    `/CN=${name}`,
+    "-days",
+    "30",
+    "-out",
+    caFile,
+    ...authority,
+  ]);
 
   return {
     caFile,
@@ -38,7 +51,10 @@ export function createAuthority(directory: string, name: string): Authority {
       const certificateFile = join(directory, `${file}.pem`);
       const requestFile = join(directory, `${file}.csr`);
       const extensionFile = join(directory, `${file}.ext`);
-      const alternatives = [...(names.dns ?? []).map((dns) => `DNS:${dns}`), ...(names.ip ?? []).map((ip) => `IP:${ip}`)];
+      const alternatives = [
+        ...(names.dns ?? []).map((dns) => `DNS:${dns}`),
+        ...(names.ip ?? []).map((ip) => `IP:${ip}`),
+      ];
       const extensions = [
         `subjectAltName=${alternatives.join(",")}`,
         "basicConstraints=critical,CA:FALSE",

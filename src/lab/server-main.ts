@@ -92,7 +92,10 @@ function serveRaw(plan: ListenerPlan) {
     let answered = 0;
     socket.on("data", (chunk: Buffer) => {
       received.push(chunk);
-      const ends = Buffer.concat(received).toString("latin1").split(/\r?\n\r?\n/).length - 1;
+      const ends =
+        Buffer.concat(received)
+          .toString("latin1")
+          .split(/\r?\n\r?\n/).length - 1;
       for (; answered < ends; answered += 1) socket.write("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n");
     });
     socket.on("error", (error) => fault(plan, error));

@@ -27,10 +27,15 @@ export class LabServer {
   /** Starts it; resolves when every listener listens, on IPv4 and IPv6. */
   static async start(namespace: Namespace, listeners: readonly ListenerPlan[]): Promise<LabServer> {
     const main = fileURLToPath(new URL("server-main.ts", import.meta.url));
-    const [program = "ip", ...args] = namespace.within([process.execPath, "--disable-warning=ExperimentalWarning", main]);
+    const [program = "ip", ...args] = namespace.within([
+      process.execPath,
+      "--disable-warning=ExperimentalWarning",
+      main,
+    ]);
     const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
     const ports = await new Promise<Readonly<Record<string, number>>>((resolve, reject) => {
-      const fail = (why: string) => reject(new KloakError("lab-server-failed", `The test server did not start: ${why}.`));
+      const fail = (why: string) =>
+        reject(new KloakError("lab-server-failed", `The test server did not start: ${why}.`));
       const timer = setTimeout(() => fail(`nothing heard for ${startDeadlineMs / 1000} s`), startDeadlineMs);
       child.once("exit", (status, signal) => fail(`it ended with ${signal ?? status}; its own message stands above`));
       child.once("error", (error) => fail(error.message));

@@ -78,7 +78,13 @@ export class World {
   #runs = 0;
   readonly #running = new Set<ChildProcess>();
 
-  private constructor(directory: string, authority: Authority, namespace: Namespace, server: LabServer, hostsFile: string) {
+  private constructor(
+    directory: string,
+    authority: Authority,
+    namespace: Namespace,
+    server: LabServer,
+    hostsFile: string,
+  ) {
     this.directory = directory;
     this.authority = authority;
     this.namespace = namespace;
@@ -88,7 +94,9 @@ export class World {
 
   /** A listener for each suite, named after it, and whatever `more` adds for the certificates it is given. */
   static async create(
-    more: (certificates: Readonly<Record<CertificateKind, ListenerPlan["certificate"]>>) => readonly ListenerPlan[] = () => [],
+    more: (
+      certificates: Readonly<Record<CertificateKind, ListenerPlan["certificate"]>>,
+    ) => readonly ListenerPlan[] = () => [],
   ): Promise<World> {
     const directory = mkdtempSync(join(tmpdir(), "kloak-test-"));
     process.on("exit", () => rmSync(directory, { recursive: true, force: true }));
@@ -104,7 +112,12 @@ export class World {
         expired: authority.issue("expired", { dns, ip, days: -1 }),
         "wrong-name": authority.issue("wrong-name", { dns: ["wrong.kloak.test"] }),
       };
-      const plain = suites.map(({ name, version, cipher }) => ({ name, version, cipher, certificate: certificates.good }));
+      const plain = suites.map(({ name, version, cipher }) => ({
+        name,
+        version,
+        cipher,
+        certificate: certificates.good,
+      }));
       const server = await LabServer.start(namespace, [...plain, ...more(certificates)]);
       const hostsFile = join(directory, "hosts");
       writeHostsFile(hostsFile, { [host]: [namespace.ipv4.inside], [otherHost]: [namespace.ipv4.inside] });
@@ -195,7 +208,10 @@ export function makeSecret(length: number): string {
 export function buildSpeak(): string {
   const output = join(root, "build/test/speak");
   const source = join(root, "test/support/clients/speak.c");
-  execFileSync("make", ["-s", "-f", "-", output], { input: rule(output, source), stdio: ["pipe", "inherit", "inherit"] });
+  execFileSync("make", ["-s", "-f", "-", output], {
+    input: rule(output, source),
+    stdio: ["pipe", "inherit", "inherit"],
+  });
   return output;
 }
 

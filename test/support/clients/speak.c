@@ -61,7 +61,7 @@ static void say(const char *text)
 
 	while (out && *text) {
 		if (*text == '\\' && text[1] == 'x') {
-			char digits[3] = { text[2], text[3], 0 };
+			char digits[3] = {text[2], text[3], 0};
 
 			out[used++] = (char)strtol(digits, NULL, 16);
 			text += 4;
@@ -165,24 +165,25 @@ static void expect(SSL *ssl)
 
 static int dial(const char *address, const char *port)
 {
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port)) };
-	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)) };
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
 	bool is_v6 = inet_pton(AF_INET6, address, &v6.sin6_addr) == 1;
 	int fd;
 
 	if (!is_v6 && inet_pton(AF_INET, address, &v4.sin_addr) != 1)
 		die("not an address");
 	fd = socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-	if (fd < 0 || connect(fd, is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4, is_v6 ? sizeof(v6) : sizeof(v4)))
+	if (fd < 0 ||
+	    connect(fd, is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4, is_v6 ? sizeof(v6) : sizeof(v4)))
 		die("connect");
 	return fd;
 }
 
 /* An encrypted_client_hello extension as clients send it for show (RFC 9849, GREASE): the server knows it not. */
-static int add_ech(SSL *ssl, unsigned int type, unsigned int context, const unsigned char **out, size_t *length, X509 *x,
-		   size_t chain, int *alert, void *argument)
+static int add_ech(SSL *ssl, unsigned int type, unsigned int context, const unsigned char **out, size_t *length,
+		   X509 *x, size_t chain, int *alert, void *argument)
 {
-	static const unsigned char ech[] = { 0, 0, 1, 0, 1, 7, 0, 4, 1, 2, 3, 4, 0, 4, 5, 6, 7, 8 };
+	static const unsigned char ech[] = {0, 0, 1, 0, 1, 7, 0, 4, 1, 2, 3, 4, 0, 4, 5, 6, 7, 8};
 
 	(void)ssl, (void)type, (void)context, (void)x, (void)chain, (void)alert, (void)argument;
 	*out = ech;
@@ -250,10 +251,11 @@ int main(int argc, char **argv)
 			SSL_CTX_set_min_proto_version(context, version);
 			SSL_CTX_set_max_proto_version(context, version);
 		} else if (!strcmp(option, "ciphers")) {
-			if (SSL_CTX_set_ciphersuites(context, value) != 1 && SSL_CTX_set_cipher_list(context, value) != 1)
+			if (SSL_CTX_set_ciphersuites(context, value) != 1 &&
+			    SSL_CTX_set_cipher_list(context, value) != 1)
 				die("--ciphers");
 		} else if (!strcmp(option, "alpn")) {
-			unsigned char wire[256] = { (unsigned char)strlen(value) };
+			unsigned char wire[256] = {(unsigned char)strlen(value)};
 
 			memcpy(wire + 1, value, wire[0]);
 			SSL_CTX_set_alpn_protos(context, wire, wire[0] + 1u);

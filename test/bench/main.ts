@@ -1,0 +1,46 @@
+/*
+ * `npm run bench`: Kloak, bare and behind a man-in-the-middle proxy, side by side in one run. Prints a table, writes
+ * build/bench.json. `--quick` runs few rounds, to see that it works.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, release } from "node:os";
+import { join } from "node:path";
+import { measureLatency, measureMemory, measureUpload, type Plan, type Results } from "./measure.ts";
+import { buildPrograms, output, root } from "./programs.ts";
+import { budgets, render } from "./report.ts";
+import { Site } from "./site.ts";
+
+const quick = process.argv.includes("--quick");
+const plan: Plan = {
+  rounds: quick ? 2 : 15,
+  requests: quick ? 500 : 4000,
+  uploads: quick ? 1 : 9,
+  uploadBytes: quick ? 50_000_000 : 1_000_000_000,
+  secrets: 2000,
+};
+
+function say(line: string): void {
+  process.stderr.write(`bench: ${line}\n`);
+}
+
+if (process.getuid?.() !== 0) {
+  say("it makes network namespaces and loads BPF programs: run it as root");
+  process.exit(1);
+}
+mkdirSync(output, { recursive: true });
+const site = new Site(buildPrograms());
+try {
+  await site.start();
+  const results: Results = {
+    latency: await measureLatency(site, plan, say),
+    upload: await measureUpload(site, plan, say),
+    memory: await measureMemory(site, plan, say),
+  };
+  const machine = { kernel: release(), cpu: cpus()[0]?.model ?? "", cpus: cpus().length, node: process.version };
+  const report = { time: new Date().toISOString(), machine, plan, ...results, budgets: budgets(results) };
+  writeFileSync(join(root, "build/bench.json"), `${JSON.stringify(report, null, 2)}\n`);
+  process.stdout.write(`\n${render(results)}`);
+  say("written to build/bench.json");
+} finally {
+  await site.close();
+}

@@ -1,0 +1,48 @@
+/* The benchmark's own programs: built on first use; the server runs on copies of the TLS library, so that no hook in
+ * the client's library slows it: in life it is another machine. */
+import { execFileSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runSync } from "../../src/lab/command.ts";
+
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+export const output = join(root, "build/bench");
+
+export interface Programs {
+  readonly client: string;
+  readonly server: string;
+  /** Directory with copies of libssl and libcrypto. */
+  readonly libraries: string;
+}
+
+export function buildPrograms(): Programs {
+  const libraries = join(output, "lib");
+  mkdirSync(libraries, { recursive: true });
+  const makefile = `${output}/%: ${root}test/bench/%.c\n\t$(CC) -O2 -Wall -Wextra -Werror -o $@ $< -lssl -lcrypto -lpthread\n`;
+  const targets = [join(output, "client"), join(output, "serve")];
+  execFileSync("make", ["-s", "-f", "-", ...targets], { input: makefile, stdio: ["pipe", "inherit", "inherit"] });
+  for (const [, path] of runSync("ldd", [join(output, "serve")]).matchAll(/=> (\S*lib(?:ssl|crypto)\S*)/g)) {
+    if (path) copyFileSync(path, join(libraries, basename(path)));
+  }
+  return { client: join(output, "client"), server: join(output, "serve"), libraries };
+}
+
+/** Installs the man-in-the-middle proxy, pinned, into a Python environment of its own; returns its command. */
+export function installProxy(): string {
+  const environment = join(output, "proxy");
+  const wanted = readFileSync(join(root, "test/bench/requirements.txt"), "utf8");
+  const marker = join(environment, "installed.txt");
+  if (!existsSync(marker) || readFileSync(marker, "utf8") !== wanted) {
+    process.stderr.write(`bench: installing ${wanted.trim()} into build/bench/proxy\n`);
+    runSync("python3", ["-m", "venv", "--clear", environment]);
+    runSync(join(environment, "bin/pip"), [
+      "install",
+      "--quiet",
+      "--requirement",
+      join(root, "test/bench/requirements.txt"),
+    ]);
+    writeFileSync(marker, wanted);
+  }
+  return join(environment, "bin/mitmdump");
+}
