@@ -1,0 +1,146 @@
+#!/usr/bin/env node
+/* The command `kloak`: what it understands. Each command's work is in a module of its own, loaded when it is called. */
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { parsePortPair, parsePort } from "./ports.ts";
+import { Report, write } from "./report.ts";
+
+const ownFailure = 125;
+const failure = 1;
+
+const program = new Command("kloak")
+  .description("Applications hold placeholders; the kernel puts the secrets into their TLS records on the way out.")
+  .version("0.1.0")
+  .enablePositionalOptions()
+  .showHelpAfterError("(add --help for all options)")
+  .configureOutput({
+    writeOut: (text) => write(1, text),
+    writeErr: (text) => write(2, text),
+    outputError: (text, write) => write(text.replace(/^error: /, "kloak: ")),
+  })
+  .exitOverride();
+
+const collect = <T>(parse: (text: string) => T) => (text: string, before: readonly T[] = []): T[] => {
+  try {
+    return [...before, parse(text)];
+  } catch (error) {
+    throw new InvalidArgumentError(error instanceof Error ? error.message : String(error));
+  }
+};
+const asIs = (text: string): string => text;
+
+const json = () => new Option("--json", "machine-readable output");
+
+program
+  .command("run")
+  .description("run a command that holds placeholders instead of secrets")
+  .usage("[options] -- command [args...]")
+  .option("--config <file>", "configuration (default: ./kloak.yaml if there is one)")
+  .option("--secret <name@hosts[=source]>", "one secret; SOURCE is env:VAR, file:PATH or cmd:COMMAND; repeatable", collect(asIs))
+  .option("--ca <file>", "extra roots (PEM) for destination attestation")
+  .addOption(new Option("--attest <mode>", "how destinations show who they are").choices(["certificate", "dns", "none"]))
+  .option("--audit <file>", "audit records, one JSON object a line (- for standard error)")
+  .option("--publish <port[:port]|auto>", "make a port of the command reachable on the host's loopback, as HOST:COMMAND; `auto`: every port it listens on; repeatable", collect(parsePortPair))
+  .option("--host-port <port>", "a service on the host's loopback that the command reaches at 127.0.0.1:PORT; repeatable", collect(parsePort))
+  .option("--user <name>", "run the command as this user (default: who called sudo, else the caller)")
+  .addOption(new Option("--json", "kloak's own messages as JSON, one a line").conflicts("quiet"))
+  .addOption(new Option("--quiet", "kloak says nothing but errors").conflicts("verbose"))
+  .option("--verbose", "kloak says what it does")
+  .argument("<command...>", "what to run")
+  .passThroughOptions()
+  .addHelpText("after", exitHelp())
+  .action(async (command: string[], options: RunOptions) => {
+    const { runCommand } = await import("./run.ts");
+    process.exitCode = await runCommand(command, options);
+  });
+
+type RunOptions = import("./run.ts").RunOptions;
+
+program
+  .command("doctor")
+  .description("say whether this host can run Kloak; exit 1 if something needed is missing")
+  .addOption(json())
+  .option("--clean", "remove what runs that were killed have left behind")
+  .action(async (options: { json?: boolean; clean?: boolean }) => {
+    const { doctorCommand } = await import("./doctor.ts");
+    process.exitCode = await doctorCommand(options);
+  });
+
+program
+  .command("hooks")
+  .description("show which TLS stacks a file or process has, and where they would be hooked")
+  .argument("<file|pid>", "an executable or library, or the number of a process")
+  .addOption(json())
+  .action(async (target: string, options: { json?: boolean }) => {
+    const { hooksCommand } = await import("./hooks.ts");
+    process.exitCode = hooksCommand(target, options);
+  });
+
+program
+  .command("placeholder")
+  .description("read a value on standard input and print a placeholder of equal shape")
+  .option("--prefix <text>", "leading characters that the placeholder keeps, for clients that check a key's shape")
+  .action(async (options: { prefix?: string }) => {
+    const { placeholderCommand } = await import("./placeholder.ts");
+    process.exitCode = await placeholderCommand(options);
+  });
+
+program
+  .command("secrets")
+  .description("work with manifests and kloak.yaml")
+  .command("validate")
+  .description("check files; one line a finding: file:line, object, remedy; exit 1 on errors")
+  .argument("<file...>", "manifests, kloak.yaml")
+  .addOption(json())
+  .action(async (files: string[], options: { json?: boolean }) => {
+    const { validateCommand } = await import("./validate.ts");
+    process.exitCode = await validateCommand(files, options);
+  });
+
+program
+  .command("status")
+  .description("show what Kloak protects on this host")
+  .addOption(json())
+  .action(async (options: { json?: boolean }) => {
+    const { statusCommand } = await import("./status.ts");
+    process.exitCode = await statusCommand(options);
+  });
+
+program
+  .command("audit")
+  .description("show the audit trail, filtered")
+  .option("--file <file>", "audit records as `kloak run --audit FILE` writes them (- for standard input)")
+  .option("--secret <name>", "of this secret")
+  .option("--workload <name|pid>", "of this command or process")
+  .option("--outcome <outcome>", "substituted, refused or unprotected")
+  .option("--since <time>", "not older: 10m, 2h, 3d, or a point in time (ISO 8601)")
+  .option("--follow", "wait for more")
+  .addOption(json())
+  .action(async (options: AuditOptions) => {
+    const { auditCommand } = await import("./audit.ts");
+    process.exitCode = await auditCommand(options);
+  });
+
+type AuditOptions = import("./audit.ts").AuditOptions;
+
+program
+  .command("demo")
+  .description("show a substitution, a refusal and the audit trail on this host")
+  .action(async () => {
+    const { demoCommand } = await import("./demo.ts");
+    process.exitCode = await demoCommand();
+  });
+
+function exitHelp(): string {
+  return `
+Exit status: the command's own; 128+N if signal N killed it; 127 if it is not found, 126 if it cannot be executed;
+125 if kloak itself fails.`;
+}
+
+const isRun = process.argv[2] === "run";
+try {
+  await program.parseAsync();
+} catch (error) {
+  // Commander has said what is wrong; --help and --version come this way too, with status 0.
+  if (!(error instanceof CommanderError)) new Report({ json: process.argv.includes("--json") && !isRun }).error(error);
+  process.exitCode = error instanceof CommanderError && error.exitCode === 0 ? 0 : isRun ? ownFailure : failure;
+}
