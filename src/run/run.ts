@@ -41,8 +41,8 @@ export interface Reporter {
 }
 
 const forwarded = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT"] as const;
-/** Kloak stops when, and only when, the command has. */
-const unheeded = ["SIGTSTP", "SIGTTIN", "SIGTTOU"] as const;
+/** Once there is a command, kloak stops when, and only when, the command has. */
+const stopping = ["SIGTSTP", "SIGTTIN", "SIGTTOU"] as const;
 const fatal: ReadonlySet<string> = new Set(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"]);
 
 /**
@@ -169,11 +169,13 @@ class Signals {
     if (this.#launcher !== undefined) this.#launcher.signal(constants.signals[signal]);
     else if (fatal.has(signal)) this.#pending ??= signal;
   };
-  readonly #ignored = (): void => undefined;
+  readonly #stop = (): void => {
+    if (this.#launcher === undefined) process.kill(process.pid, "SIGSTOP");
+  };
 
   constructor() {
     for (const signal of forwarded) process.on(signal, this.#heard);
-    for (const signal of unheeded) process.on(signal, this.#ignored);
+    for (const signal of stopping) process.on(signal, this.#stop);
   }
 
   /** @throws Interrupted if kloak was told to end. */
@@ -188,7 +190,7 @@ class Signals {
 
   close(): void {
     for (const signal of forwarded) process.off(signal, this.#heard);
-    for (const signal of unheeded) process.off(signal, this.#ignored);
+    for (const signal of stopping) process.off(signal, this.#stop);
   }
 }
 

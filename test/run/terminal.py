@@ -1,0 +1,57 @@
+"""Runs a program on a pseudo-terminal of its own and holds a dialogue with it.
+
+Standard input: {"argv": [...], "steps": [{"expect": regex, "send": text}], "deadline": seconds}
+Standard output: {"transcript": text, "status": exit status or -signal, "failed": the regex that never came, or null}
+"""
+import json, os, pty, re, select, signal, sys, time
+
+plan = json.load(sys.stdin)
+pid, master = pty.fork()
+if pid == 0:
+    os.execvp(plan["argv"][0], plan["argv"])
+
+end = time.monotonic() + plan["deadline"]
+transcript = ""
+position = 0
+failed = None
+
+
+def more():
+    """Reads what there is to read; False at the end of the terminal or of the time."""
+    global transcript
+    left = end - time.monotonic()
+    if left <= 0 or not select.select([master], [], [], left)[0]:
+        return False
+    try:
+        data = os.read(master, 65536)
+    except OSError:
+        return False
+    transcript += data.decode(errors="replace")
+    return bool(data)
+
+
+for step in plan["steps"]:
+    pattern = re.compile(step["expect"], re.M)
+    while not (match := pattern.search(transcript, position)):
+        if not more():
+            failed = step["expect"]
+            break
+    if failed:
+        break
+    position = match.end()
+    if "send" in step:
+        os.write(master, step["send"].encode())
+
+if failed:
+    os.kill(pid, signal.SIGHUP)
+while time.monotonic() < end and more():
+    pass
+while True:
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        break
+    if time.monotonic() > end:
+        os.kill(pid, signal.SIGKILL)
+        failed = failed or "end of the program"
+    select.select([], [], [], 0.02)
+print(json.dumps({"transcript": transcript, "status": os.waitstatus_to_exitcode(status), "failed": failed}))
