@@ -12,6 +12,10 @@
 
 #define __core __attribute__((preserve_access_index))
 
+/* Excerpts: what lies between the fields is the kernel's. */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded"
+
 /* net_cookie: 5.14 (commit 3d368ab87cf6); unlike the inode number it is never given out twice while the host is up. */
 struct net {
 	__u64 net_cookie;
@@ -26,6 +30,8 @@ struct task_struct {
 	int tgid;
 } __core;
 
+#pragma clang diagnostic pop
+
 /* x86-64 registers at a uprobe; PT_REGS_* of libbpf wants the user-space names. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
@@ -38,5 +44,9 @@ struct pt_regs {
 #define memcpy __builtin_memcpy
 #define memset __builtin_memset
 #endif
+
+/* What the compiler has proven about a value it does not check again, and what it does not check the verifier does not
+ * know: forget it. */
+#define forget_range(value) asm volatile("" : "+r"(value))
 
 #define KLOAK_LICENSE char LICENSE[] SEC("license") = "GPL"

@@ -20,10 +20,8 @@ struct key_state {
 	__u8 version;    /* enum tls_version, once known */
 	__u8 stack;      /* enum tls_stack */
 	__u8 closed;     /* enum reason: nothing more is substituted under this key */
-	__u8 first_nonce[12]; /* TLS 1.3: the nonce of record 0, so that nonce XOR first_nonce is the record's index */
-	__u8 salt[4];    /* TLS 1.2 GCM: the implicit part of the nonce */
-	__u8 _pad[4];
-	__u8 chacha[32]; /* raw key with ChaCha20 */
+	struct nonce first_nonce; /* TLS 1.3: the nonce of record 0, so that nonce XOR first_nonce is the record's index */
+	struct raw_key chacha; /* with ChaCha20 */
 	struct aes_key aes;
 	struct ghash_key ghash;
 	struct h1_parser parser;
@@ -38,7 +36,31 @@ struct {
 	__type(value, struct key_state);
 } keys SEC(".maps");
 
+/* A key_state of zeros: too large for the stack that bpf_map_update_elem would otherwise copy it from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct key_state);
+} blank_key SEC(".maps");
+
 static __always_inline struct key_state *key_find(const struct key_name *name)
 {
 	return bpf_map_lookup_elem(&keys, name);
+}
+
+/* Makes the entry of a key that has none; NULL when there is no room, or another thread has been faster. */
+static __always_inline struct key_state *key_make(const struct key_name *name)
+{
+	__u32 zero = 0;
+	struct key_state *blank = bpf_map_lookup_elem(&blank_key, &zero);
+
+	if (!blank || bpf_map_update_elem(&keys, name, blank, BPF_NOEXIST))
+		return NULL;
+	return key_find(name);
+}
+
+static __always_inline void key_forget(const struct key_name *name)
+{
+	bpf_map_delete_elem(&keys, name);
 }

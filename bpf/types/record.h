@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common.h"
+#include "secret.h"
 
 /* A traffic key by what it does, not by where it lies: AES_K(0^128) for AES, a block of keystream for ChaCha20. */
 struct key_name {

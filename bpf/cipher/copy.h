@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The plaintext, copied once: what is parsed, encrypted and hashed is this copy, whatever becomes of the original. */
+#pragma once
+
+#include "../core.h"
+#include "../maps/keys.h"
+#include "../maps/sealing.h"
+
+enum { copy_hidden = -1, copy_unreadable = -2 };
+
+/*
+ * The last block, and in TLS 1.3 the inner type in it. Returns the bytes of content before type and padding, or
+ * copy_hidden: more padding than the block holds, behind which anything could stand.
+ */
+__noinline int copy_end(struct sealing *sealing, __u64 text, __u32 version)
+{
+	struct block *block;
+	__u32 last, i;
+
+	if (!sealing || !sealing->length || sealing->length > k_text_max)
+		return copy_hidden;
+	last = (sealing->length - 1) / k_block_bytes;
+	i = (sealing->length - 1) % k_block_bytes;
+	forget_range(last);
+	if (last >= k_text_blocks)
+		return copy_hidden;
+	block = &sealing->scan.text.blocks[last];
+	block->words[0] = 0;
+	block->words[1] = 0;
+	if (bpf_probe_read_user(block, i + 1, (void *)(text + last * k_block_bytes)))
+		return copy_unreadable;
+	if (version != tls_1_3)
+		return sealing->length;
+	for (int n = 0; n < k_block_bytes; n++) {
+		forget_range(i);
+		i &= k_block_bytes - 1;
+		sealing->type = ((const __u8 *)block)[i];
+		if (sealing->type)
+			return last * k_block_bytes + i;
+		if (!i)
+			break;
+		i--;
+	}
+	return copy_hidden;
+}
+
+/* The rest: all of it, or only the first block. */
+__noinline int copy_start(struct sealing *sealing, __u64 text, __u32 all)
+{
+	__u32 bytes;
+
+	if (!sealing || !sealing->length || sealing->length > k_text_max)
+		return -1;
+	bytes = (sealing->length - 1) / k_block_bytes * k_block_bytes; /* before the last block, which we have */
+	if (!all && bytes > k_block_bytes)
+		bytes = k_block_bytes;
+	if (bytes > sizeof(sealing->scan.text))
+		return -1;
+	sealing->complete = all != 0;
+	return bpf_probe_read_user(&sealing->scan.text, bytes, (void *)text) ? copy_unreadable : 0;
+}

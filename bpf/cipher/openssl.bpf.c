@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * OpenSSL 1.1.1 and 3.x, shared or inside an executable (Node.js): libssl seals every record through these exported
+ * functions of libcrypto. Read in 1.1.1w, 3.0, 3.5, 3.6: ssl/record/ssl3_record{,_tls13}.c, ssl/record/methods/.
+ *
+ * TLS 1.3      EVP_CipherInit_ex(ctx, cipher, 0, 0, 0, enc); EVP_CipherInit_ex(ctx, 0, 0, key, 0, enc or -1)
+ *   a record   EVP_CipherInit_ex(ctx, 0, 0, 0, nonce, 1); EVP_CipherUpdate(ctx, 0, &n, header, 5);
+ *              EVP_CipherUpdate(ctx, out, &n, text, length): all is known here
+ * TLS 1.2      EVP_CipherInit_ex(ctx, cipher, 0, key, 0, enc); EVP_CIPHER_CTX_ctrl(ctx, SET_IV_FIXED, 4, salt)
+ *   AES-GCM    EVP_CIPHER_CTX_ctrl(ctx, TLS1_AAD, 13, aad); EVP_CipherUpdate (3.x) or EVP_Cipher (1.1.1), in place over
+ *              explicit nonce | text | tag, whose nonce is made inside: it is read when BIO_write is called
+ * TLS 1.2      EVP_CipherInit_ex(ctx, cipher, 0, key, iv, enc)
+ *   ChaCha20   EVP_CIPHER_CTX_ctrl(ctx, TLS1_AAD, 13, aad); EVP_CipherUpdate or EVP_Cipher, in place over text | tag
+ */
+#include "../core.h"
+#include "../maps/contexts.h"
+#include "../maps/workloads.h"
+#include "seal.h"
+#include "stack.h"
+
+KLOAK_LICENSE;
+
+enum {
+	/* include/openssl/evp.h */
+	k_ctrl_set_iv_fixed = 0x12,
+	k_ctrl_tls1_aad = 0x16,
+	/* include/openssl/obj_mac.h; the first int of an EVP_CIPHER is its nid, also of one that a provider made. */
+	k_nid_aes_128_gcm = 895,
+	k_nid_aes_256_gcm = 901,
+	k_nid_chacha20_poly1305 = 1018,
+
+	k_tls13_header = 5,
+	k_tls12_aad = 13,
+	k_gcm_explicit = 8, /* RFC 5288 3 */
+};
+
+static __always_inline struct context_key openssl_context(struct pt_regs *ctx, __u32 workload)
+{
+	struct context_key key = {
+		.address = ctx->rdi, .process = bpf_get_current_pid_tgid() >> 32, .workload = workload};
+
+	return key;
+}
+
+/* By the name of the cipher: a key of 32 bytes may be AES's or ChaCha20's. */
+static __always_inline __u8 openssl_algorithm(const void *cipher)
+{
+	int nid;
+
+	if (bpf_probe_read_user(&nid, sizeof(nid), cipher))
+		return cipher_none;
+	switch (nid) {
+	case k_nid_aes_128_gcm:
+		return cipher_aes_128_gcm;
+	case k_nid_aes_256_gcm:
+		return cipher_aes_256_gcm;
+	case k_nid_chacha20_poly1305:
+		return cipher_chacha20_poly1305;
+	default:
+		return cipher_none;
+	}
+}
+
+/* EVP_CipherInit_ex(ctx, cipher, engine, key, iv, enc); enc: 0 decrypts, -1 leaves it as it was. */
+SEC("uprobe")
+int openssl_cipher_init(struct pt_regs *ctx)
+{
+	__u32 workload = current_workload();
+	const void *cipher = (void *)ctx->rsi, *raw_key = (void *)ctx->rcx, *iv = (void *)ctx->r8;
+	struct context_key key;
+	struct context *context;
+
+	if (!workload)
+		return 0;
+	key = openssl_context(ctx, workload);
+	if (cipher) {
+		struct context fresh = {.name.workload = workload, .algorithm = openssl_algorithm(cipher)};
+
+		/* The random generator comes by here more often than TLS does, with AES-CTR. */
+		if (!fresh.algorithm || !(int)ctx->r9) {
+			context_forget(&key);
+			return 0;
+		}
+		context_remember(&key, &fresh);
+	}
+	if (!raw_key && !iv)
+		return 0;
+	context = context_find(&key);
+	if (!context || (context->flags & context_deaf && !raw_key))
+		return 0;
+	if (raw_key)
+		key_installed(context, raw_key);
+	if (iv && !bpf_probe_read_user(&context->nonce, sizeof(context->nonce), iv))
+		context->flags |= context_has_nonce;
+	return 0;
+}
+
+/* EVP_CIPHER_CTX_ctrl(ctx, type, arg, ptr) */
+SEC("uprobe")
+int openssl_cipher_ctrl(struct pt_regs *ctx)
+{
+	int type = ctx->rsi, length = ctx->rdx;
+	struct context_key key;
+	struct context *context;
+	__u32 workload;
+
+	if (type != k_ctrl_tls1_aad && type != k_ctrl_set_iv_fixed)
+		return 0;
+	workload = current_workload();
+	if (!workload)
+		return 0;
+	key = openssl_context(ctx, workload);
+	context = context_find(&key);
+	if (!context || context->flags & context_deaf)
+		return 0;
+	if (type == k_ctrl_set_iv_fixed) {
+		if (length != sizeof(context->nonce.words[0]))
+			return 0;
+		if (bpf_probe_read_user(&context->nonce, sizeof(context->nonce.words[0]), (void *)ctx->rcx))
+			count(counter_memory_unreadable);
+		return 0;
+	}
+	context->flags &= ~context_has_aad;
+	if (length != k_tls12_aad || bpf_probe_read_user(context->aad, k_tls12_aad, (void *)ctx->rcx))
+		return 0;
+	context->aad_length = k_tls12_aad;
+	context->version = tls_1_2;
+	context->flags |= context_has_aad;
+	return 0;
+}
+
+/* The header of a TLS 1.3 record. Other additional data is not TLS's. */
+static __always_inline void openssl_header(struct context *context, const void *header, int length)
+{
+	context->flags &= ~context_has_aad;
+	if (length != k_tls13_header || !(context->flags & context_has_nonce))
+		return;
+	memset(context->aad, 0, sizeof(context->aad));
+	if (bpf_probe_read_user(context->aad, k_tls13_header, header))
+		return;
+	if (context->aad[0] != k_content_application_data || context->aad[1] != 3 || context->aad[2] != 3)
+		return;
+	context->aad_length = k_tls13_header;
+	context->version = tls_1_3;
+	context->flags |= context_has_aad;
+}
+
+/* One record. room: TLS 1.2 passes the room for the explicit nonce and the tag too. */
+static __always_inline void openssl_seal(struct context *context, __u64 address, __u64 text, int room)
+{
+	bool gcm12 = context->version == tls_1_2 && context->algorithm != cipher_chacha20_poly1305;
+	struct sealing *sealing = sealing_take();
+	struct key_state *key;
+	int length = room;
+
+	if (!sealing) {
+		count(counter_memory_unreadable);
+		return;
+	}
+	if (context->version == tls_1_2)
+		length -= k_tag_bytes + (gcm12 ? k_gcm_explicit : 0);
+	if (length <= 0 || length > k_text_max)
+		return;
+	key = seal_begin(context, sealing, text + (gcm12 ? k_gcm_explicit : 0), length, stack_openssl);
+	if (!key)
+		return;
+	if (!gcm12) {
+		seal_end(key, sealing);
+		return;
+	}
+	sealing->context = address;
+	sealing->waiting = 1;
+	key_release(key);
+}
+
+static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, __u64 out, __u64 in, int length)
+{
+	struct context_key key = openssl_context(ctx, workload);
+	struct context *context = context_find(&key);
+
+	if (!context || !(context->flags & context_keyed) || context->flags & context_deaf)
+		return;
+	if (!out) {
+		openssl_header(context, (void *)in, length);
+		return;
+	}
+	if (!(context->flags & context_has_aad))
+		return;
+	context->flags &= context->version == tls_1_3 ? ~(context_has_aad | context_has_nonce) : ~context_has_aad;
+	openssl_seal(context, key.address, in, length);
+}
+
+/* EVP_CipherUpdate(ctx, out, outl, in, inl) */
+SEC("uprobe")
+int openssl_cipher_update(struct pt_regs *ctx)
+{
+	__u32 workload = current_workload();
+
+	stay_on_own_stack(ctx);
+	if (workload)
+		openssl_update(ctx, workload, ctx->rsi, ctx->rcx, ctx->r8);
+	return 0;
+}
+
+/* EVP_Cipher(ctx, out, in, inl): TLS 1.2 of OpenSSL 1.1.1. */
+SEC("uprobe")
+int openssl_cipher(struct pt_regs *ctx)
+{
+	__u32 workload = current_workload();
+
+	stay_on_own_stack(ctx);
+	if (workload && ctx->rsi)
+		openssl_update(ctx, workload, ctx->rsi, ctx->rdx, (int)ctx->rcx);
+	return 0;
+}
+
+/*
+ * BIO_write(bio, data, length): the next thing that a thread does with a TLS 1.2 record that it has sealed with AES-GCM,
+ * and the first where its explicit nonce stands in memory. header | explicit nonce | ciphertext | tag.
+ */
+SEC("uprobe")
+int openssl_bio_write(struct pt_regs *ctx)
+{
+	struct sealing *sealing = sealing_find();
+	struct key_state *key;
+	struct key_name name;
+	__u8 head[k_tls13_header + k_gcm_explicit];
+
+	stay_on_own_stack(ctx);
+	if (!sealing || !sealing->waiting)
+		return 0;
+	sealing->waiting = 0;
+	if (bpf_probe_read_user(head, sizeof(head), (void *)ctx->rsi))
+		return 0;
+	if (head[0] != sealing->type || (head[3] << 8 | head[4]) != (int)sealing->length + k_gcm_explicit + k_tag_bytes)
+		return 0;
+	memcpy(&sealing->nonce.words[1], head + k_tls13_header, k_gcm_explicit);
+	name = sealing->key;
+	key = key_find(&name);
+	if (key && key_take(key))
+		seal_end(key, sealing);
+	return 0;
+}
+
+/* EVP_CIPHER_CTX_free(ctx), EVP_CIPHER_CTX_reset(ctx) */
+SEC("uprobe")
+int openssl_cipher_free(struct pt_regs *ctx)
+{
+	__u32 workload = current_workload();
+	struct context_key key;
+
+	if (!workload)
+		return 0;
+	key = openssl_context(ctx, workload);
+	context_forget(&key);
+	return 0;
+}

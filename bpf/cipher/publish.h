@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Hands a sealed record to the wire side: what it must look like, and what to XOR to it. */
+#pragma once
+
+#include "../core.h"
+#include "../crypto/ghash.h"
+#include "../crypto/poly1305.h"
+#include "../maps/events.h"
+#include "../maps/keys.h"
+#include "../maps/patches.h"
+#include "../maps/secrets.h"
+#include "../maps/sealing.h"
+#include "encrypt.h"
+#include "report.h"
+
+enum { k_region_chunks_max = (k_text_max + k_region_chunk_bytes - 1) / k_region_chunk_bytes };
+
+/* Enters the ciphertext, with nothing to be XORed to it yet. Returns the chunks entered. */
+static __always_inline __u32 publish_ciphertext(struct sealing *sealing, struct patch_key *key)
+{
+	__u32 chunk;
+
+	for (chunk = 0; chunk < k_region_chunks_max; chunk++) {
+		__u32 at = chunk * k_region_chunk_bytes;
+		__u32 take = k_region_chunk_bytes;
+
+		if (at >= sealing->patch.region_bytes)
+			break;
+		if (take > sizeof(sealing->scan.text) - at)
+			take = sizeof(sealing->scan.text) - at;
+		bpf_probe_read_kernel(sealing->chunk.ciphertext, take, (const __u8 *)&sealing->scan.text + at);
+		key->chunk = chunk;
+		if (bpf_map_update_elem(&region_chunks, key, &sealing->chunk, BPF_ANY)) {
+			count(counter_patches_full);
+			return 0;
+		}
+	}
+	return chunk;
+}
+
+/* One 64-byte piece of an edit: its delta goes to one chunk or two. */
+struct delta_loop {
+	struct region_chunk *low;
+	struct region_chunk *high;
+	const struct secret_chunk *source;
+	__u32 to; /* in `low` */
+	__u32 take;
+	__u16 first_edge; /* base64: k_is_edge and the delta of the first character; raw: 0 */
+	__u16 last_edge;
+	__u32 _pad;
+};
+
+enum { k_is_edge = 0x100 };
+
+static long delta_step(__u32 index, struct delta_loop *loop)
+{
+	struct region_chunk *target = loop->low;
+	__u32 to = loop->to + index;
+	__u8 delta;
+
+	if (index >= k_secret_chunk_bytes || index >= loop->take)
+		return 1;
+	delta = loop->source->delta[index];
+	if (index == 0 && loop->first_edge)
+		delta = loop->first_edge;
+	if (index == loop->take - 1 && loop->last_edge)
+		delta = loop->last_edge;
+	if (to >= k_region_chunk_bytes)
+		target = loop->high;
+	forget_range(to);
+	target->delta[to % k_region_chunk_bytes] = delta;
+	return 0;
+}
+
+__noinline int publish_delta(struct sealing *sealing, struct patch_key *where, __u32 which, __u32 piece)
+{
+	struct delta_loop loop = {};
+	struct patch_key key;
+	struct secret_chunk_key source;
+	const struct edit *edit;
+	__u32 at;
+
+	if (!sealing || !where || which >= k_edits_max)
+		return -1;
+	edit = &sealing->patch.edits[which];
+	source.secret = edit->secret;
+	source.encoding = edit->encoding;
+	source.index = piece;
+	loop.source = secret_chunk_find(&source);
+	key = *where;
+	at = edit->offset + piece * k_secret_chunk_bytes;
+	key.chunk = at / k_region_chunk_bytes;
+	loop.low = bpf_map_lookup_elem(&region_chunks, &key);
+	key.chunk = (at + k_secret_chunk_bytes - 1) / k_region_chunk_bytes;
+	loop.high = bpf_map_lookup_elem(&region_chunks, &key);
+	if (!loop.low || !loop.source)
+		return -1;
+	if (!loop.high)
+		loop.high = loop.low; /* the piece ends before */
+	loop.to = at % k_region_chunk_bytes;
+	loop.take = edit->length - piece * k_secret_chunk_bytes;
+	if (loop.take > k_secret_chunk_bytes)
+		loop.take = k_secret_chunk_bytes;
+	if (edit->encoding != encoding_raw) {
+		if (piece == 0)
+			loop.first_edge = k_is_edge | sealing->edge[which][0];
+		if (piece * k_secret_chunk_bytes + loop.take == edit->length)
+			loop.last_edge = k_is_edge | sealing->edge[which][1];
+	}
+	bpf_loop(k_secret_chunk_bytes, delta_step, &loop, 0);
+	return 0;
+}
+
+/* The delta of one chunk into GHASH. */
+__noinline int publish_ghash(
+	struct ghash_delta *delta, struct ghash_key *key, const struct region_chunk *chunk, __u32 index)
+{
+	if (!delta || !key || !chunk)
+		return -1;
+	for (__u32 i = 0; i < k_region_chunk_bytes / k_block_bytes; i++)
+		ghash_delta_add(delta, key, (const struct block *)&chunk->delta[i * k_block_bytes],
+			index * (k_region_chunk_bytes / k_block_bytes) + i);
+	return 0;
+}
+
+/* XORs the delta of one chunk to the text; a second time takes it away. */
+__noinline int publish_toggle(struct record_text *text, const struct region_chunk *chunk, __u32 index)
+{
+	const struct block *delta;
+
+	if (!text || !chunk)
+		return -1;
+	delta = (const struct block *)chunk->delta;
+	for (__u32 i = 0; i < k_region_chunk_bytes / k_block_bytes; i++) {
+		__u32 at = index * (k_region_chunk_bytes / k_block_bytes) + i;
+		struct block *block;
+
+		forget_range(at);
+		if (at >= k_text_blocks)
+			break;
+		block = &text->blocks[at];
+		block->words[0] ^= delta[i].words[0];
+		block->words[1] ^= delta[i].words[1];
+	}
+	return 0;
+}
+
+static __always_inline void publish_toggle_all(struct sealing *sealing, struct patch_key *where, __u32 chunks)
+{
+	struct patch_key key = *where;
+
+	for (__u32 i = 0; i < k_region_chunks_max; i++) {
+		const struct region_chunk *chunk;
+
+		key.chunk = i;
+		if (i >= chunks)
+			break;
+		chunk = region_chunk_find(&key);
+		if (chunk)
+			publish_toggle(&sealing->scan.text, chunk, i);
+	}
+}
+
+/* Poly1305 is not linear over XOR: the tag before, and the tag after. */
+__noinline int seal_tag_poly1305(const struct key_state *state, struct sealing *sealing, __u32 chunks)
+{
+	struct patch_key where = {};
+	struct block *tags;
+
+	if (!state || !sealing)
+		return -1;
+	where.serial = state->serial;
+	where.index = sealing->index;
+	tags = sealing->tags;
+	chacha20_block(&state->chacha, &sealing->nonce, 0, &sealing->one_time);
+	poly1305_tag(&sealing->one_time, &sealing->aad, &sealing->scan.text, sealing->length, &tags[0]);
+	publish_toggle_all(sealing, &where, chunks);
+	poly1305_tag(&sealing->one_time, &sealing->aad, &sealing->scan.text, sealing->length, &tags[1]);
+	publish_toggle_all(sealing, &where, chunks);
+	tags[0].words[0] ^= tags[1].words[0];
+	tags[0].words[1] ^= tags[1].words[1];
+	memcpy(sealing->patch.tag_delta, &tags[0], sizeof(tags[0]));
+	return 0;
+}
+
+/* GHASH is: the tag of the difference. */
+__noinline int seal_tag_ghash(struct key_state *state, struct sealing *sealing, __u32 chunks)
+{
+	struct ghash_delta delta;
+	struct patch_key key = {};
+	struct block tag;
+
+	if (!state || !sealing)
+		return -1;
+	key.serial = state->serial;
+	key.index = sealing->index;
+	ghash_delta_begin(&delta);
+	for (__u32 i = 0; i < k_region_chunks_max; i++) {
+		const struct region_chunk *chunk;
+
+		key.chunk = i;
+		if (i >= chunks)
+			break;
+		chunk = region_chunk_find(&key);
+		if (chunk)
+			publish_ghash(&delta, &state->ghash, chunk, i);
+	}
+	if (ghash_delta_finish(&delta, &state->ghash, sealing->blocks, &tag))
+		return -1;
+	memcpy(sealing->patch.tag_delta, &tag, sizeof(tag));
+	return 0;
+}
+
+/* The chunks of all edits, with their deltas. Returns how many; 0: the edits cannot be made. */
+__noinline __u32 seal_chunks(struct key_state *state)
+{
+	struct sealing *sealing = sealing_find(); /* as map value: 6.1 takes no other memory for a map's new value */
+	struct patch_key key = {};
+	__u32 chunks;
+
+	if (!sealing || !state)
+		return 0;
+	key.serial = state->serial;
+	key.index = sealing->index;
+	memset(&sealing->chunk, 0, sizeof(sealing->chunk));
+	chunks = publish_ciphertext(sealing, &key);
+	if (!chunks)
+		return 0;
+	for (__u32 i = 0; i < k_edits_max; i++) {
+		if (i >= sealing->patch.edit_count)
+			break;
+		for (__u32 piece = 0; piece < k_text_max / k_secret_chunk_bytes; piece++) {
+			if (piece * k_secret_chunk_bytes >= sealing->patch.edits[i].length)
+				break;
+			if (publish_delta(sealing, &key, i, piece))
+				return 0;
+		}
+	}
+	return chunks;
+}
+
+static __always_inline void publish_patch(struct sealing *sealing, struct key_state *state)
+{
+	struct patch_key key = {.serial = state->serial, .index = sealing->index};
+
+	sealing->patch.sealed_ns = state->used_ns;
+	sealing->patch.workload = sealing->key.workload;
+	sealing->patch.process = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(sealing->patch.command, sizeof(sealing->patch.command));
+	sealing->patch.length = sealing->length;
+	sealing->patch.algorithm = state->algorithm;
+	sealing->patch.version = state->version;
+	sealing->patch.stack = state->stack;
+	sealing->patch.protocol = protocol_http_1;
+	if (bpf_map_update_elem(&patches, &key, &sealing->patch, BPF_ANY))
+		count(counter_patches_full);
+	else
+		sealing->flags |= mark_has_patch;
+}
+
+/* A record shorter than its fingerprint has none; what it would take from the tag is not known here. */
+static __always_inline void publish_fingerprint(struct sealing *sealing, const struct key_state *state)
+{
+	struct sighting sighting = {
+		.key = sealing->key, .serial = state->serial, .index = sealing->index, .sealed_ns = state->used_ns};
+	struct fingerprint fingerprint;
+
+	if (sealing->length < sizeof(fingerprint))
+		return;
+	memcpy(&fingerprint, &sealing->scan.text, sizeof(fingerprint));
+	if (bpf_map_update_elem(&fingerprints, &fingerprint, &sighting, BPF_ANY))
+		count(counter_patches_full);
+}
+
+/*
+ * Chunks, patch, mark, fingerprint: in this order, so that whoever finds one finds all that it leads to.
+ * named: the wire side has no other way to find this record than its fingerprint.
+ */
+__noinline int seal_publish(struct key_state *state, __u32 named)
+{
+	struct sealing *sealing = sealing_find();
+	struct record_mark *mark;
+
+	if (!sealing || !state)
+		return -1;
+	sealing->patch.reason = reason_none;
+	if (sealing->patch.edit_count) {
+		publish_patch(sealing, state);
+		if (sealing->refused)
+			report_refusal(sealing, state);
+	} else if (sealing->refused) {
+		sealing->patch.reason = sealing->refused;
+		sealing->patch.region_bytes = 0;
+		sealing->patch.edits[0] = sealing->refusal;
+		publish_patch(sealing, state);
+	}
+	mark = &state->ring[sealing->index % k_mark_ring];
+	mark->mac = seal_hash(sealing);
+	mark->index = sealing->index;
+	mark->length = sealing->length;
+	mark->head_blocks = sealing->head;
+	mark->tail_block = sealing->tail;
+	mark->type = sealing->type;
+	mark->flags = sealing->flags;
+	if (named || (sealing->flags & mark_has_patch))
+		publish_fingerprint(sealing, state);
+	count(counter_records_sealed);
+	return 0;
+}

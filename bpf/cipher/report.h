@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Placeholders that stay, where no patch can say so: the record has no name, or has edits of other placeholders. */
+#pragma once
+
+#include "../core.h"
+#include "../maps/events.h"
+#include "../maps/keys.h"
+#include "../maps/sealing.h"
+#include "../types/record.h"
+
+/* Without destination, which this side does not know. */
+static __always_inline void report_refusal(const struct sealing *sealing, const struct key_state *state)
+{
+	struct event *event = event_reserve(event_refused);
+
+	if (!event)
+		return;
+	event->workload = sealing->key.workload;
+	event->process = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(event->command, sizeof(event->command));
+	event->secret = sealing->refusal.secret;
+	event->slot = sealing->refusal.slot;
+	event->encoding = sealing->refusal.encoding;
+	event->header = sealing->refusal.header;
+	event->reason = sealing->refused;
+	event->protocol = protocol_http_1;
+	event->version = state->version;
+	event->algorithm = state->algorithm;
+	event->stack = state->stack;
+	bpf_ringbuf_submit(event, 0);
+}

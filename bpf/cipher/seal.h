@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Verb `record sealed`: a library is about to encrypt a record. seal_begin copies and parses it; seal_end, at once or
+ * when the nonce has become readable, encrypts the copy and publishes it.
+ */
+#pragma once
+
+#include "../core.h"
+#include "../maps/contexts.h"
+#include "../maps/keys.h"
+#include "../maps/sealing.h"
+#include "copy.h"
+#include "encrypt.h"
+#include "key.h"
+#include "parse.h"
+#include "publish.h"
+#include "report.h"
+
+enum { k_content_alert = 21, k_content_handshake = 22, k_content_application_data = 23 };
+
+/* The key_state of a context; NULL while it has none. A new one is made for application data. */
+static __always_inline struct key_state *seal_key(struct context *context, struct sealing *sealing, __u32 stack)
+{
+	struct key_name name;
+	struct key_state *key;
+
+	if (!(context->flags & context_named)) {
+		/* TLS 1.3 has a key for the handshake alone; TLS 1.2 sends its Finished under the key of the data. */
+		if (context->version == tls_1_3 && sealing->type != k_content_application_data)
+			goto early;
+		key_make_name(context, sealing);
+	}
+	name = context->name;
+	sealing->key = name;
+	key = key_find(&name);
+	if (key)
+		return key->serial ? key : NULL;
+	if (context->version == tls_1_3 && sealing->type != k_content_application_data)
+		goto early;
+	if (!context->sealed)
+		context->first_nonce = context->nonce;
+	key = key_make(&name);
+	if (!key) {
+		count(counter_keys_full);
+		return NULL;
+	}
+	key_begin(key, context, stack);
+	return key;
+early:
+	if (!context->sealed)
+		context->first_nonce = context->nonce;
+	context->sealed++;
+	return NULL;
+}
+
+/* The number that the protocol itself gives the record; ~0: not one of this key. */
+static __always_inline __u64 seal_sequence(const struct context *context, const struct key_state *key)
+{
+	__u64 sequence;
+
+	if (context->version == tls_1_2) {
+		memcpy(&sequence, context->aad, sizeof(sequence)); /* RFC 5246 6.2.3.3: seq_num first */
+		return bpf_be64_to_cpu(sequence);
+	}
+	/* RFC 8446 5.3: the nonce is the sequence number XOR a secret that is the same for all records. */
+	if (context->nonce.words[0] != key->first_nonce.words[0])
+		return ~0ull;
+	sequence = (__u64)(context->nonce.words[1] ^ key->first_nonce.words[1]) |
+		   (__u64)(context->nonce.words[2] ^ key->first_nonce.words[2]) << 32;
+	return bpf_be64_to_cpu(sequence);
+}
+
+static __always_inline void seal_close(struct key_state *key, __u8 reason)
+{
+	if (!key->closed)
+		key->closed = reason;
+	key->parser.state = h1_lost;
+}
+
+/* Nothing is replaced under this key any more; a placeholder that still comes deserves to be told why. */
+__noinline int seal_listen(struct sealing *sealing, struct key_state *key, __u64 text)
+{
+	__u32 bytes;
+
+	if (!sealing || !key)
+		return -1;
+	bytes = sealing->length;
+	if (bytes > k_listen_max)
+		bytes = k_listen_max;
+	if (bpf_probe_read_user(&sealing->scan.text, bytes, (void *)text))
+		return -1;
+	if (key->parser.state != h1_opaque)
+		key->parser.state = h1_lost;
+	else
+		return 0;
+	parse_text(sealing, key, bytes);
+	if (sealing->refused == reason_unparsable_request)
+		sealing->refused = key->closed;
+	if (sealing->refused)
+		report_refusal(sealing, key);
+	return 0;
+}
+
+/* Copies and parses. 0: go on with seal_end. */
+__noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 text, __u32 content)
+{
+	if (!sealing || !key)
+		return -1;
+	if (key->closed) {
+		seal_listen(sealing, key, text);
+		return -1;
+	}
+	if (sealing->type != k_content_application_data) {
+		if (copy_start(sealing, text, 0))
+			goto unreadable;
+	} else {
+		if (copy_start(sealing, text, parse_needs_text(&key->parser, sealing->length)))
+			goto unreadable;
+		if (sealing->complete)
+			parse_text(sealing, key, content);
+		else
+			key->parser.left -= content;
+	}
+	if (sealing->type != k_content_application_data)
+		sealing->complete = 0;
+	parse_regions(sealing, key);
+	if (key->parser.state == h1_idle)
+		sealing->flags |= mark_idle_after;
+	return 0;
+unreadable:
+	count(counter_memory_unreadable);
+	seal_close(key, reason_unreadable_memory);
+	sealing->refused = reason_unreadable_memory;
+	report_refusal(sealing, key);
+	return -1;
+}
+
+/* text, length: of the plaintext, in TLS 1.3 with inner type and padding. Returns the taken key if seal_end is to follow. */
+static __always_inline struct key_state *seal_begin(struct context *context, struct sealing *sealing, __u64 text,
+	__u32 length, __u32 stack)
+{
+	struct key_state *key;
+	int content;
+
+	sealing->waiting = 0;
+	sealing->flags = 0;
+	sealing->refused = 0;
+	sealing->refusal.secret = 0;
+	sealing->patch.edit_count = 0;
+	sealing->patch.host = 0;
+	sealing->length = length;
+	sealing->blocks = (length + k_block_bytes - 1) / k_block_bytes;
+	sealing->nonce = context->nonce;
+	if (context->version == tls_1_2) {
+		sealing->type = context->aad[8];
+		if (context->algorithm == cipher_chacha20_poly1305) { /* RFC 7905 2: the fixed part XOR the number */
+			__u32 sequence[2];
+
+			memcpy(sequence, context->aad, sizeof(sequence));
+			sealing->nonce.words[1] ^= sequence[0];
+			sealing->nonce.words[2] ^= sequence[1];
+		}
+	}
+	memset(&sealing->aad, 0, sizeof(sealing->aad));
+	memcpy(&sealing->aad.text, context->aad, sizeof(context->aad));
+	sealing->aad.bytes = context->aad_length;
+	content = copy_end(sealing, text, context->version);
+	key = seal_key(context, sealing, stack);
+	if (!key || !key_take(key))
+		return NULL;
+	/*
+	 * Proof 3 of four, second half: every record under the key is heard, in its order, with its true content length
+	 * and type. After one that is not, the rest of the connection is not vouched for.
+	 */
+	if (content == copy_unreadable)
+		seal_close(key, reason_unreadable_memory);
+	else if (content < 0 || seal_sequence(context, key) != key->sealed)
+		seal_close(key, reason_unproven_flow);
+	sealing->index = key->sealed++;
+	key->used_ns = bpf_ktime_get_ns();
+	if (seal_read(sealing, key, text, content)) {
+		key_release(key);
+		return NULL;
+	}
+	if (key->closed && sealing->index <= 1 && !sealing->refused && !sealing->patch.edit_count) {
+		/* The first words were no request: a server, HTTP/2, another protocol. It needs no memory, and no time. */
+		struct key_name name = sealing->key;
+
+		context->flags |= context_deaf;
+		key_forget(&name);
+		return NULL;
+	}
+	return key;
+}
+
+/* Releases the key. The first records, one of which is the first with data, can only be found by their fingerprints. */
+static __always_inline void seal_end(struct key_state *key, struct sealing *sealing)
+{
+	__u32 chunks = 0;
+
+	seal_encrypt(key, sealing);
+	/* Called one by one rather than by each other: the verifier adds up the stacks of a chain of calls, to 512 bytes. */
+	if (sealing->patch.edit_count)
+		chunks = seal_chunks(key);
+	if (chunks && (key->algorithm == cipher_chacha20_poly1305 ? seal_tag_poly1305(key, sealing, chunks) :
+								    seal_tag_ghash(key, sealing, chunks)))
+		chunks = 0;
+	if (sealing->patch.edit_count && !chunks) {
+		sealing->patch.edit_count = 0;
+		sealing->refusal = sealing->patch.edits[0];
+		sealing->refused = reason_tables_full;
+	}
+	seal_publish(key, sealing->index <= 1);
+	key_release(key);
+}

@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The HTTP/1.1 request parser: framing (RFC 9112), and markers in those slots where a placeholder may stand.
+ *
+ * One step reads one byte, or passes over a body, or over eight bytes among which nothing can happen. All that changes
+ * lives in map values, not on the stack: the verifier knows nothing about those, so that it has seen every iteration of
+ * the loop once it has seen one.
+ */
+#pragma once
+
+#include "../core.h"
+#include "h1.h"
+#include "h1_field.h"
+
+#define K_H1_MARKER 0x6b6c6f616b3aull /* "kloak:" as it stands in a window */
+#define K_H1_MARKER_MASK 0xffffffffffffull
+
+struct h1_loop {
+	struct h1_parser *parser;
+	struct h1_scan *scan;
+};
+
+/* A bit in the top of each byte: whether some byte of `word` is below `limit` (at most 128), or is `c`. */
+static __always_inline __u64 h1_any_below(__u64 word, __u8 limit)
+{
+	return (word - 0x0101010101010101ull * limit) & ~word & 0x8080808080808080ull;
+}
+
+static __always_inline __u64 h1_any_is(__u64 word, __u8 c)
+{
+	return h1_any_below(word ^ (0x0101010101010101ull * c), 1);
+}
+
+/* Eight bytes of a value or a target without an end, a marker's colon, or the question mark: take them at once. */
+static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_scan *scan, __u32 at)
+{
+	__u64 word;
+
+	if (parser->state == h1_value) {
+		if (parser->field != h1_field_plain &&
+		    (parser->field != h1_field_credentials || (parser->flags & h1_in_base64) || parser->length < 6))
+			return false;
+	} else if (parser->state != h1_lost && (parser->state != h1_target || !parser->length)) {
+		return false;
+	}
+	if (at + 8 > scan->end || at > sizeof(scan->text) - 8)
+		return false;
+	word = *(const __u64 *)((const __u8 *)&scan->text + at); /* not aligned: all that the verifier asks is that the CPU can */
+	if (parser->state == h1_lost ? h1_any_is(word, ':') :
+	    h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) | h1_any_is(word, ':') |
+	    (parser->state == h1_target ? h1_any_is(word, '?') : 0))
+		return false;
+	parser->window = bpf_be64_to_cpu(word);
+	parser->length += 8;
+	scan->position = at + 8;
+	return true;
+}
+
+static __always_inline void h1_skip(struct h1_parser *parser, struct h1_scan *scan, __u32 at)
+{
+	__u64 step = scan->end - at;
+
+	if (step > parser->left)
+		step = parser->left;
+	if (!scan->skipped) {
+		scan->skipped = 1;
+		scan->head_end = at;
+	}
+	parser->left -= step;
+	scan->position = at + step;
+	if (!parser->left)
+		parser->state = parser->state == h1_body ? h1_idle : h1_chunk_cr;
+}
+
+static __always_inline void h1_begin_request(struct h1_parser *parser)
+{
+	parser->flags = 0;
+	parser->host_length = 0;
+	parser->seen_count = 0;
+	parser->left = 0;
+	parser->length = 0;
+	parser->window = 0;
+	parser->state = h1_method;
+}
+
+static __always_inline void h1_enter(struct h1_parser *parser, enum h1_state state)
+{
+	parser->state = state;
+	parser->length = 0;
+	parser->window = 0;
+}
+
+static __always_inline void h1_lose(struct h1_parser *parser)
+{
+	parser->state = h1_lost;
+}
+
+static __always_inline void h1_read_method(struct h1_parser *parser, __u8 c)
+{
+	if (c != ' ') {
+		if (!h1_is_token(c) || parser->length >= k_h1_method_max)
+			return h1_lose(parser);
+		parser->window = parser->window << 8 | c;
+		parser->length++;
+		return;
+	}
+	if (!parser->length)
+		return h1_lose(parser);
+	if (parser->length == 3 && parser->window == 0x505249) { /* PRI: RFC 9113 3.4 */
+		parser->state = h1_opaque;
+		return;
+	}
+	if (parser->length == 7 && parser->window == 0x434f4e4e454354) /* CONNECT */
+		parser->flags |= h1_is_tunnel;
+	parser->slot = slot_path;
+	h1_enter(parser, h1_target);
+}
+
+static __always_inline void h1_read_target(struct h1_parser *parser, __u8 c)
+{
+	if (c == ' ' && parser->length)
+		return h1_enter(parser, h1_version);
+	if (c <= ' ' || c == 0x7f)
+		return h1_lose(parser);
+	/* The absolute form overrides Host (RFC 9112 3.2.2), which would then prove nothing. */
+	if (!parser->length && c != '/' && c != '*' && !(parser->flags & h1_is_tunnel))
+		return h1_lose(parser);
+	if (c == '?')
+		parser->slot = slot_query;
+	parser->window = parser->window << 8 | c;
+	parser->length++;
+}
+
+static __always_inline void h1_read_version(struct h1_parser *parser, __u8 c)
+{
+	__u32 at = parser->length++;
+
+	if (at < 7) {
+		if (c != (H1_WORD("HTTP/1.") >> (at * 8) & 0xff))
+			h1_lose(parser);
+	} else if (at == 7) {
+		if (c == '0')
+			parser->flags |= h1_is_http_1_0;
+		else if (c != '1')
+			h1_lose(parser);
+	} else if (at == 8) {
+		if (c != '\r')
+			h1_lose(parser);
+	} else if (c == '\n') {
+		h1_enter(parser, h1_line_start);
+	} else {
+		h1_lose(parser);
+	}
+}
+
+static __always_inline void h1_read_name(struct h1_parser *parser, __u8 c)
+{
+	__u32 at = parser->length;
+
+	if (c == ':' && at) {
+		enum h1_field field = h1_classify(parser->name, at);
+
+		parser->flags &= ~(h1_value_ended | h1_in_base64 | h1_is_forbidden);
+		if (h1_forbids(parser->name, at))
+			parser->flags |= h1_is_forbidden;
+		/* A second one, even an equal one, is read in more than one way. */
+		if ((field == h1_field_host && (parser->flags & h1_has_host)) ||
+		    (field == h1_field_content_length && (parser->flags & h1_has_length)) ||
+		    (field == h1_field_transfer_encoding && (parser->flags & h1_is_chunked)))
+			return h1_lose(parser);
+		parser->field = field;
+		parser->slot = slot_header;
+		/* The length stays beside the name: one that was cut is nobody's. */
+		((__u8 *)parser->name)[k_header_name_max] = at > k_header_name_max ? 0 : at;
+		return h1_enter(parser, h1_value_start);
+	}
+	if (!h1_is_token(c))
+		return h1_lose(parser);
+	if (at < k_header_name_max)
+		((__u8 *)parser->name)[at] = h1_lower(c);
+	parser->length = at + 1;
+}
+
+static __always_inline void h1_read_line_start(struct h1_parser *parser, __u8 c)
+{
+	if (c == '\r') {
+		parser->state = h1_block_lf;
+		return;
+	}
+	/* What starts with white space would continue the line before (obs-fold); it is no token, so it is lost here. */
+	memset(parser->name, 0, sizeof(parser->name));
+	h1_enter(parser, h1_name);
+	h1_read_name(parser, c);
+}
+
+/* The next character of the base64 text; true when the bytes decoded so far end with a marker. */
+static __always_inline bool h1_read_base64(struct h1_parser *parser, __u8 c)
+{
+	int value = h1_base64(c);
+	__u32 phase = parser->base64_length & 3;
+	__u8 before = parser->base64_bits;
+
+	if (value < 0) {
+		if (c != ' ' || parser->base64_length)
+			parser->flags &= ~h1_in_base64;
+		return false;
+	}
+	parser->base64_bits = value;
+	parser->base64_length++;
+	if (!phase)
+		return false;
+	parser->decoded = parser->decoded << 8 |
+			  (((before << 6 | value) >> (phase == 1 ? 4 : phase == 2 ? 2 : 0)) & 0xff);
+	return (parser->decoded & K_H1_MARKER_MASK) == K_H1_MARKER;
+}
+
+static __always_inline bool h1_read_value(struct h1_parser *parser, __u8 c)
+{
+	bool base64 = false;
+	__u32 at;
+
+	if (c == '\r') {
+		parser->state = h1_value_lf;
+		return false;
+	}
+	if (!h1_is_value(c)) {
+		h1_lose(parser);
+		return false;
+	}
+	switch (parser->field) {
+	case h1_field_host:
+	case h1_field_content_length:
+	case h1_field_transfer_encoding:
+		if (h1_is_space(c)) {
+			parser->flags |= h1_value_ended;
+			return false;
+		}
+		if (parser->flags & h1_value_ended)
+			h1_lose(parser);
+		break;
+	case h1_field_credentials:
+		if (parser->flags & h1_in_base64) {
+			base64 = h1_read_base64(parser, c);
+		} else if (parser->length == 5 && c == ' ' &&
+			   ((parser->window & 0xffffffffff) | 0x2020202020) == 0x6261736963) { /* basic */
+			parser->flags |= h1_in_base64;
+			parser->base64_length = 0;
+			parser->decoded = 0;
+		}
+		break;
+	default:
+		break;
+	}
+	at = parser->length++;
+	parser->window = parser->window << 8 | c;
+	switch (parser->field) {
+	case h1_field_host:
+		if (!h1_is_host(c) || at >= k_h1_host_max)
+			h1_lose(parser);
+		else
+			((__u8 *)&parser->host)[at] = h1_lower(c);
+		break;
+	case h1_field_content_length:
+		/* 18 digits cannot overflow, and no body is longer. */
+		if (c < '0' || c > '9' || at >= 18)
+			h1_lose(parser);
+		else
+			parser->left = parser->left * 10 + (c - '0');
+		break;
+	case h1_field_transfer_encoding:
+		if (at >= 7 || h1_lower(c) != (H1_WORD("chunked") >> (at * 8) & 0xff))
+			h1_lose(parser);
+		break;
+	default:
+		break;
+	}
+	return base64;
+}
+
+static __always_inline void h1_end_value(struct h1_parser *parser, __u8 c)
+{
+	__u32 length = parser->length;
+
+	if (c != '\n')
+		return h1_lose(parser);
+	switch (parser->field) {
+	case h1_field_host:
+		parser->flags |= h1_has_host;
+		parser->host_length = length;
+		if (!length)
+			return h1_lose(parser);
+		break;
+	case h1_field_content_length:
+		parser->flags |= h1_has_length;
+		if (!length)
+			return h1_lose(parser);
+		break;
+	case h1_field_transfer_encoding:
+		parser->flags |= h1_is_chunked;
+		if (length != 7)
+			return h1_lose(parser);
+		break;
+	case h1_field_upgrade:
+		parser->flags |= h1_is_tunnel;
+		break;
+	default:
+		break;
+	}
+	h1_enter(parser, h1_line_start);
+}
+
+static __always_inline void h1_end_block(struct h1_parser *parser, __u8 c)
+{
+	bool chunked = parser->flags & h1_is_chunked;
+
+	/* Both framings at once, or chunks before HTTP/1.1: the shapes of request smuggling (RFC 9112 11.2). */
+	if (c != '\n' || (chunked && (parser->flags & (h1_has_length | h1_is_http_1_0))))
+		return h1_lose(parser);
+	if (parser->flags & h1_is_tunnel)
+		return h1_enter(parser, h1_opaque);
+	if (chunked)
+		return h1_enter(parser, h1_chunk_size);
+	h1_enter(parser, parser->left ? h1_body : h1_idle);
+}
+
+/* RFC 9112 7.1. Extensions and trailers are not for us: no client sends them, and servers disagree about them. */
+static __always_inline void h1_read_chunk_size(struct h1_parser *parser, __u8 c)
+{
+	int digit = h1_hex(c);
+
+	if (digit >= 0 && parser->length < 8) {
+		parser->left = parser->left << 4 | digit;
+		parser->length++;
+	} else if (c == '\r' && parser->length) {
+		parser->state = h1_chunk_size_lf;
+	} else {
+		h1_lose(parser);
+	}
+}
+
+static __always_inline void h1_expect(struct h1_parser *parser, __u8 c, __u8 expected, enum h1_state next)
+{
+	if (c != expected)
+		return h1_lose(parser);
+	h1_enter(parser, next);
+}
+
+static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_scan *scan, bool base64)
+{
+	__u32 at = scan->found_count;
+	struct h1_found *found;
+
+	if (at >= k_h1_found_max) {
+		scan->found_lost = 1;
+		return;
+	}
+	found = &scan->found[at];
+	scan->found_count = at + 1;
+	found->slot = parser->state == h1_lost ? 0 : parser->slot;
+	found->forbidden = parser->slot == slot_header && (parser->flags & h1_is_forbidden);
+	found->is_base64 = base64;
+	if (base64) {
+		__u32 length = parser->base64_length;
+
+		found->base64 = (__s32)scan->position - (__s32)length;
+		found->marker = (__s32)(length * 3 / 4) - k_marker_bytes;
+	} else {
+		found->base64 = 0;
+		found->marker = (__s32)scan->position - k_marker_bytes;
+	}
+	if (parser->slot == slot_header) {
+		found->header.length = ((const __u8 *)parser->name)[k_header_name_max];
+		memcpy(found->header.text, parser->name, k_header_name_max);
+	} else {
+		memset(&found->header, 0, sizeof(found->header));
+	}
+}
+
+static long h1_step(__u32 index, struct h1_loop *loop)
+{
+	struct h1_parser *parser = loop->parser;
+	struct h1_scan *scan = loop->scan;
+	__u32 at = scan->position;
+	bool base64 = false;
+	__u8 c;
+
+	(void)index;
+	if (at >= scan->end || at >= sizeof(scan->text) || parser->state == h1_opaque)
+		return 1;
+	if ((parser->state == h1_body || parser->state == h1_chunk_data) && parser->left) {
+		h1_skip(parser, scan, at);
+		return 0;
+	}
+	if (scan->skipped && scan->tail > at)
+		scan->tail = at;
+	if (h1_take_eight(parser, scan, at))
+		return 0;
+	c = ((const __u8 *)&scan->text)[at];
+	scan->position = at + 1;
+
+	switch (parser->state) {
+	case h1_idle:
+		h1_begin_request(parser);
+		h1_read_method(parser, c);
+		return 0;
+	case h1_method:
+		h1_read_method(parser, c);
+		return 0;
+	case h1_target:
+		h1_read_target(parser, c);
+		break;
+	case h1_version:
+		h1_read_version(parser, c);
+		return 0;
+	case h1_line_start:
+		h1_read_line_start(parser, c);
+		return 0;
+	case h1_name:
+		h1_read_name(parser, c);
+		return 0;
+	case h1_value_start:
+		if (h1_is_space(c))
+			return 0;
+		parser->state = h1_value;
+		base64 = h1_read_value(parser, c);
+		break;
+	case h1_value:
+		base64 = h1_read_value(parser, c);
+		break;
+	case h1_value_lf:
+		h1_end_value(parser, c);
+		return 0;
+	case h1_block_lf:
+		h1_end_block(parser, c);
+		return scan->found_count > 0; /* the caller wants the request's Host while it is known */
+	case h1_chunk_size:
+		h1_read_chunk_size(parser, c);
+		return 0;
+	case h1_chunk_size_lf:
+		h1_expect(parser, c, '\n', parser->left ? h1_chunk_data : h1_last_cr);
+		return 0;
+	case h1_chunk_cr:
+		h1_expect(parser, c, '\r', h1_chunk_lf);
+		return 0;
+	case h1_chunk_lf:
+		h1_expect(parser, c, '\n', h1_chunk_size);
+		return 0;
+	case h1_last_cr:
+		h1_expect(parser, c, '\r', h1_last_lf);
+		return 0;
+	case h1_last_lf:
+		h1_expect(parser, c, '\n', h1_idle);
+		return 0;
+	case h1_lost:
+		parser->window = parser->window << 8 | c;
+		break;
+	default:
+		h1_lose(parser);
+		return 0;
+	}
+	if (base64 || (c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER))
+		h1_note_found(parser, scan, base64);
+	return 0;
+}
+
+/*
+ * Reads on in `scan` up to its end, or to the end of a header block when markers have been found: then the caller deals
+ * with them, sets found_count to 0 and calls again. A global function, so that the verifier walks through it once.
+ */
+__noinline int h1_parse(struct h1_parser *parser, struct h1_scan *scan)
+{
+	struct h1_loop loop;
+
+	if (!parser || !scan)
+		return 0;
+	loop.parser = parser;
+	loop.scan = scan;
+	bpf_loop(sizeof(scan->text), h1_step, &loop, 0);
+	if (!scan->skipped)
+		scan->head_end = scan->position;
+	return parser->state;
+}
+
+/* Prepares `scan` for a record of `end` bytes of text. */
+static __always_inline void h1_begin(struct h1_scan *scan, __u32 end)
+{
+	scan->position = 0;
+	scan->end = end;
+	scan->head_end = 0;
+	scan->tail = end;
+	scan->skipped = 0;
+	scan->found_count = 0;
+	scan->found_lost = 0;
+}
