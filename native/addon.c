@@ -196,8 +196,12 @@ napi_value throw_errno(napi_env env, int error, const char *format, ...)
 	if (napi_create_error(env, make_text(env, name ? name : "UNKNOWN"), make_text(env, message), &value) != napi_ok)
 		return NULL;
 	set_property(env, value, "errno", make_number(env, error));
-	if (complaints.length)
-		set_property(env, value, "log", make_text(env, complaints.text));
+	if (complaints.length) {
+		/* Not enumerable: a verifier's log has thousands of lines, and who prints an error prints its properties. */
+		napi_property_descriptor log = {.utf8name = "log", .value = make_text(env, complaints.text)};
+
+		napi_define_properties(env, value, 1, &log);
+	}
 	complaints.length = 0;
 	napi_throw(env, value);
 	return NULL;

@@ -360,8 +360,9 @@ static napi_value map_entries(napi_env env, napi_callback_info info)
 }
 
 /*
- * mapSweep(map, offset, before): Buffer of the keys deleted, end to end. Deletes entries whose value has at `offset` a
- * native u64 below `before`. In C, as some values have many kilobytes and hold what should not enter the JavaScript heap.
+ * mapSweep(map, offset, before, remove): Buffer of keys, end to end, of the entries whose value has at `offset` a native
+ * u64 below `before`; with `remove` they are deleted. In C, as some values have many kilobytes and hold what should not
+ * enter the JavaScript heap.
  */
 static napi_value map_sweep(napi_env env, napi_callback_info info)
 {
@@ -371,11 +372,12 @@ static napi_value map_sweep(napi_env env, napi_callback_info info)
 	struct map_handle *map;
 	uint64_t before, stamp;
 	int64_t offset;
+	bool remove = false;
 	char *value;
 	size_t i;
 	int error;
 
-	if (!arguments_read(env, info, 3, &arguments))
+	if (!arguments_read(env, info, 4, &arguments))
 		return NULL;
 	map = read_map(env, arguments.at[0]);
 	if (!map || !read_number(env, arguments.at[1], "offset", &offset) ||
@@ -383,6 +385,7 @@ static napi_value map_sweep(napi_env env, napi_callback_info info)
 		return NULL;
 	if (offset < 0 || offset + sizeof(stamp) > map->value_bytes || map->buffer_bytes != map->value_bytes)
 		return throw_type(env, "map %s: no u64 at offset %lld", map->name, (long long)offset);
+	napi_get_value_bool(env, arguments.at[3], &remove);
 	value = malloc(map->buffer_bytes);
 	error = value ? keys_read(map, &all) : ENOMEM;
 	for (i = 0; i < all.count && !error; i++) {
@@ -391,7 +394,8 @@ static napi_value map_sweep(napi_env env, napi_callback_info info)
 		if (bpf_map_lookup_elem(map->fd, key, value))
 			continue;
 		memcpy(&stamp, value + offset, sizeof(stamp));
-		if (stamp < before && !bpf_map_delete_elem(map->fd, key) && !row_add(&gone, key, map->key_bytes))
+		if (stamp < before && (!remove || !bpf_map_delete_elem(map->fd, key)) &&
+		    !row_add(&gone, key, map->key_bytes))
 			error = ENOMEM;
 	}
 	if (value)
