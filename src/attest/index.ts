@@ -1,0 +1,12 @@
+export { Attestor } from "./attestor.ts";
+export type { Attested, AttestorOptions } from "./attestor.ts";
+export { ManualClock, systemClock } from "./clock.ts";
+export type { Clock } from "./clock.ts";
+export { defaultLimits } from "./limits.ts";
+export type { Limits } from "./limits.ts";
+export { systemResolver } from "./resolver.ts";
+export type { Resolved, Resolver } from "./resolver.ts";
+export { Roots } from "./roots.ts";
+export type { AttestRule } from "./rule.ts";
+export { MemorySink } from "./verdict.ts";
+export type { AttestationKey, Failure, FailureReason, Verdict, VerdictSink } from "./verdict.ts";
