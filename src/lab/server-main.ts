@@ -3,12 +3,14 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer as createHttpsServer } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { createServer as createTlsServer, type TlsOptions, type TLSSocket } from "node:tls";
 import type { FromServer, ListenerPlan, ServedRequest, ToServer } from "./server-messages.ts";
 
 const keptBody = 64 * 1024;
 const connections = new WeakMap<object, number>();
+/** By listener: of raw ones, from the TCP connection on. */
+const openSockets = new Map<string, Set<Socket>>();
 let connectionCount = 0;
 
 function send(message: FromServer): void {
@@ -86,7 +88,9 @@ function serveHttp(plan: ListenerPlan) {
 }
 
 function serveRaw(plan: ListenerPlan) {
-  return createTlsServer(tlsOptions(plan), (socket) => {
+  const open = new Set<Socket>();
+  openSockets.set(plan.name, open);
+  const server = createTlsServer(tlsOptions(plan), (socket) => {
     const about = describe(socket, plan);
     const received: Buffer[] = [];
     let answered = 0;
@@ -113,6 +117,18 @@ function serveRaw(plan: ListenerPlan) {
       });
     });
   });
+  server.on("connection", (socket: Socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+  });
+  return server;
+}
+
+/** Answers once every connection that a listener has is closed, and reported with that. */
+async function flush({ ticket, closed }: { ticket: number; closed?: string }): Promise<void> {
+  const open = closed === undefined ? [] : (openSockets.get(closed) ?? []);
+  await Promise.all([...open].map((socket) => new Promise((resolve) => socket.once("close", resolve))));
+  send({ type: "flushed", ticket });
 }
 
 function report(request: ServedRequest): void {
@@ -137,7 +153,7 @@ async function listen(plans: readonly ListenerPlan[]): Promise<void> {
 
 process.on("message", (message: ToServer) => {
   if (message.type === "listen") void listen(message.listeners);
-  else send({ type: "flushed", ticket: message.ticket });
+  else void flush(message);
 });
 process.on("disconnect", () => process.exit(0));
 send({ type: "ready" });

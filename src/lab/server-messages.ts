@@ -36,7 +36,7 @@ export interface ServedRequest {
 
 export type ToServer =
   | { readonly type: "listen"; readonly listeners: readonly ListenerPlan[] }
-  | { readonly type: "flush"; readonly ticket: number };
+  | { readonly type: "flush"; readonly ticket: number; readonly closed?: string };
 
 export type FromServer =
   | { readonly type: "ready" }

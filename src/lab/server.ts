@@ -62,9 +62,12 @@ export class LabServer {
     return port;
   }
 
-  /** What has arrived since the last call: requests in order, and TLS or HTTP errors that the server met. */
-  async take(): Promise<{ requests: ServedRequest[]; faults: string[] }> {
-    await this.#flush();
+  /**
+   * What has arrived since the last call: requests in order, and TLS or HTTP errors that the server met. A `raw` listener
+   * reports when a connection closes: `closed` waits for all of that listener's.
+   */
+  async take(options: { readonly closed?: string } = {}): Promise<{ requests: ServedRequest[]; faults: string[] }> {
+    await this.#flush(options.closed);
     const taken = { requests: this.#requests, faults: this.#faults };
     this.#requests = [];
     this.#faults = [];
@@ -72,7 +75,7 @@ export class LabServer {
   }
 
   /** Everything that the server had said before this call has been heard when it resolves. */
-  #flush(): Promise<void> {
+  #flush(closed?: string): Promise<void> {
     this.#lastTicket += 1;
     const ticket = this.#lastTicket;
     return new Promise((resolve) => {
@@ -80,7 +83,7 @@ export class LabServer {
         this.#tickets.delete(ticket);
         resolve();
       });
-      this.#process.send({ type: "flush", ticket } satisfies ToServer);
+      this.#process.send({ type: "flush", ticket, ...(closed === undefined ? {} : { closed }) } satisfies ToServer);
     });
   }
 

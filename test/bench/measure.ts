@@ -31,7 +31,7 @@ export interface Results {
 interface LatencyCase {
   readonly name: string;
   readonly against: string | null;
-  run(site: Site, options: readonly string[], plan: Plan): Promise<Timing>;
+  readonly run: (site: Site, options: readonly string[], plan: Plan) => Promise<Timing>;
 }
 
 const withSecret = ["--header", "SECRET"];

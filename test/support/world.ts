@@ -2,17 +2,20 @@
  * What a test of the whole system stands in: another machine with a server (a namespace), names and certificates for
  * it, and `kloak run` on this one.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { execFileSync } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { AuditRecord } from "../../src/audit/index.ts";
 import { type Authority, createAuthority } from "../../src/lab/certificates.ts";
 import { withHostsFile, writeHostsFile } from "../../src/lab/names.ts";
 import { createNamespace, type Namespace } from "../../src/lab/namespace.ts";
 import { LabServer, type ListenerPlan } from "../../src/lab/server.ts";
 import { suites } from "../../src/lab/suites.ts";
+import { placeholderProblem, SecretValue } from "../../src/placeholder/index.ts";
 
 export const host = "api.kloak.test";
 export const otherHost = "other.kloak.test";
@@ -32,27 +35,10 @@ export interface KloakPlan {
   readonly command: readonly string[];
   readonly options?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  readonly input?: string;
+  /** Standard input; null keeps it open. */
+  readonly input?: string | null;
   /** Default 120 s: a deadline for a hang, nothing that is measured. */
   readonly deadlineMs?: number;
-}
-
-export interface AuditRecord {
-  readonly time: string;
-  readonly outcome: "substituted" | "refused" | "unprotected";
-  readonly reason: string | null;
-  readonly secret: string | null;
-  readonly workload: { readonly kind: string; readonly pid?: number; readonly command?: string };
-  readonly destination: {
-    readonly host: string | null;
-    readonly address: string | null;
-    readonly port: number | null;
-    readonly attestation?: string | null;
-  } | null;
-  readonly slot?: string | null;
-  readonly encoding?: string | null;
-  readonly protocol?: string | null;
-  readonly tls?: { readonly version: string; readonly cipher: string; readonly stack: string } | null;
 }
 
 export interface Outcome {
@@ -67,6 +53,8 @@ export interface Outcome {
 export interface Running {
   readonly child: ChildProcess;
   readonly ended: Promise<Outcome>;
+  /** The first line of its standard output. */
+  firstLine(): Promise<string>;
 }
 
 export class World {
@@ -120,7 +108,8 @@ export class World {
       }));
       const server = await LabServer.start(namespace, [...plain, ...more(certificates)]);
       const hostsFile = join(directory, "hosts");
-      writeHostsFile(hostsFile, { [host]: [namespace.ipv4.inside], [otherHost]: [namespace.ipv4.inside] });
+      const { ipv4, ipv6 } = namespace;
+      writeHostsFile(hostsFile, { [host]: [ipv4.inside], [otherHost]: [ipv4.inside], [`six.${host}`]: [ipv6.inside] });
       return new World(directory, authority, namespace, server, hostsFile);
     } catch (error) {
       namespace.close();
@@ -163,7 +152,7 @@ export class World {
     child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
     child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
     child.stdin.on("error", () => undefined); // the command need not read it
-    child.stdin.end(plan.input ?? "");
+    if (plan.input !== null) child.stdin.end(plan.input ?? "");
     const ended = new Promise<Outcome>((resolve, reject) => {
       const text = (chunks: Buffer[]) => Buffer.concat(chunks).toString("utf8");
       const timer = setTimeout(() => {
@@ -177,7 +166,16 @@ export class World {
         resolve({ status, signal, stdout: text(stdout), stderr: text(stderr), audit: readAudit(auditFile) });
       });
     });
-    return { child, ended };
+    const firstLine = async () => {
+      while (!Buffer.concat(stdout).includes("\n")) {
+        await Promise.race([
+          once(child.stdout, "data"),
+          ended.then(() => Promise.reject(new Error("ended without a line"))),
+        ]);
+      }
+      return Buffer.concat(stdout).toString("utf8").split("\n")[0] ?? "";
+    };
+    return { child, ended, firstLine };
   }
 
   /** Ends what still runs and takes everything down. */
@@ -198,10 +196,14 @@ function readAudit(file: string): AuditRecord[] {
   }
 }
 
-/** A secret of `length` printable bytes, different at each call, in which no part repeats. */
+/** A secret of `length` letters and digits, different at each call, that can have a placeholder. */
 export function makeSecret(length: number): string {
   const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-  return Array.from({ length }, () => letters[Math.floor(Math.random() * letters.length)]).join("");
+  for (;;) {
+    const value = Array.from({ length }, () => letters[randomInt(letters.length)]).join("");
+    // Of the shortest values few have one: most of the placeholder is the marker.
+    if (placeholderProblem(new SecretValue(value)) === undefined) return value;
+  }
 }
 
 /** Builds the C client `speak` once and returns its path. */
