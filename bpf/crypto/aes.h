@@ -176,7 +176,7 @@ static long aes_ctr_step(__u32 step, struct aes_ctr_loop *loop)
  * counter 2. Whole blocks: see text_trim. -1: no key, or the blocks are not all inside the text.
  */
 __noinline int aes_ctr(const struct aes_key *key, const struct nonce *nonce, struct record_text *text, __u32 first,
-	__u32 count)
+		       __u32 count)
 {
 	struct aes_ctr_loop loop;
 

@@ -39,8 +39,8 @@ static __always_inline void chacha20_quarter(__u32 *x, __u32 ia, __u32 ib, __u32
 }
 
 /* 64 bytes of keystream (RFC 8439 2.3). */
-static __always_inline void chacha20_keystream(
-	const struct raw_key *key, const struct nonce *nonce, __u32 counter, struct chacha20_block *out)
+static __always_inline void chacha20_keystream(const struct raw_key *key, const struct nonce *nonce, __u32 counter,
+					       struct chacha20_block *out)
 {
 	const __u32 c0 = 0x61707865, c1 = 0x3320646e, c2 = 0x79622d32, c3 = 0x6b206574;
 	__u32 *x = out->words;
@@ -76,8 +76,8 @@ static __always_inline void chacha20_keystream(
 }
 
 /* The block of counter 0: its first 32 bytes are the one-time key of Poly1305 (RFC 8439 2.6). */
-__noinline int chacha20_block(
-	const struct raw_key *key, const struct nonce *nonce, __u32 counter, struct chacha20_block *out)
+__noinline int chacha20_block(const struct raw_key *key, const struct nonce *nonce, __u32 counter,
+			      struct chacha20_block *out)
 {
 	if (!key || !nonce || !out)
 		return -1;
@@ -117,7 +117,7 @@ static long chacha20_step(__u32 step, struct chacha20_loop *loop)
  * counter 1. Whole blocks: see text_trim. -1: the blocks are not all inside the text.
  */
 __noinline int chacha20_xor(const struct raw_key *key, const struct nonce *nonce, struct record_text *text, __u32 first,
-	__u32 count)
+			    __u32 count)
 {
 	struct chacha20_loop loop;
 
@@ -130,6 +130,6 @@ __noinline int chacha20_xor(const struct raw_key *key, const struct nonce *nonce
 	loop.end = first + count;
 	if (count)
 		bpf_loop((loop.end + k_chacha_blocks - 1) / k_chacha_blocks - first / k_chacha_blocks, chacha20_step,
-			&loop, 0);
+			 &loop, 0);
 	return 0;
 }

@@ -139,8 +139,8 @@ static __always_inline void ghash_delta_begin(struct ghash_delta *delta)
  * The delta of ciphertext block `index`, from 0; blocks come in rising order, those that do not change may be left out.
  * Contiguous blocks cost one multiplication each. -1: no key, order, or index.
  */
-__noinline int ghash_delta_add(
-	struct ghash_delta *delta, struct ghash_key *key, const struct block *changed, __u32 index)
+__noinline int ghash_delta_add(struct ghash_delta *delta, struct ghash_key *key, const struct block *changed,
+			       __u32 index)
 {
 	if (!delta || !key || !changed || !key->known || index < delta->next || index >= k_text_blocks)
 		return -1;
@@ -161,8 +161,8 @@ __noinline int ghash_delta_add(
 }
 
 /* What is to be XORed to the tag of a record of `blocks` ciphertext blocks. -1: no key, or blocks. */
-__noinline int ghash_delta_finish(
-	struct ghash_delta *delta, struct ghash_key *key, __u32 blocks, struct block *tag_delta)
+__noinline int ghash_delta_finish(struct ghash_delta *delta, struct ghash_key *key, __u32 blocks,
+				  struct block *tag_delta)
 {
 	if (!delta || !key || !tag_delta || blocks > k_text_blocks || blocks < delta->next)
 		return -1;

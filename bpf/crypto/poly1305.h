@@ -63,8 +63,8 @@ static __always_inline void poly1305_add(struct poly1305 *state, __u64 low, __u6
 }
 
 /* h mod 2^130 - 5, plus s, mod 2^128. */
-static __always_inline void poly1305_finish(
-	struct poly1305 *state, const struct chacha20_block *one_time, struct block *tag)
+static __always_inline void poly1305_finish(struct poly1305 *state, const struct chacha20_block *one_time,
+					    struct block *tag)
 {
 	__u64 h0 = state->h[0], h1 = state->h[1], h2 = state->h[2], h3 = state->h[3], h4 = state->h[4];
 
@@ -134,7 +134,7 @@ static long poly1305_step(__u32 step, struct poly1305_loop *loop)
  * of `length` bytes; what follows in its last block does not matter. -1: length or additional data too long.
  */
 __noinline int poly1305_tag(const struct chacha20_block *one_time, const struct poly1305_aad *aad,
-	const struct record_text *text, __u32 length, struct block *tag)
+			    const struct record_text *text, __u32 length, struct block *tag)
 {
 	struct poly1305_loop loop = {};
 	__u32 whole = length / k_block_bytes;
