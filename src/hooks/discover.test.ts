@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -138,4 +139,28 @@ test("a content is examined once, under whatever name, and a new content again",
   assert.equal(discoverer.discover(link).stacks, first.stacks);
   copyFileSync(workshop.link("plain.so", "int f(void) { return 0; }", ["-shared"]), path);
   assert.deepEqual(discoverer.discover(path).stacks, []);
+});
+
+test("the overlays of two containers of one image are one inode to hook; a file changed in one of them is another", () => {
+  const program = `
+    import { discover } from ${JSON.stringify(new URL("discover.ts", import.meta.url).href)};
+    for (const path of process.argv.slice(1)) console.log(discover(path).identity.inodeKey);
+  `;
+  // In a mount namespace of its own, which takes the mounts with it when it ends.
+  const script = `
+    set -e
+    mount -t tmpfs none ${workshop.directory}
+    cd ${workshop.directory}
+    mkdir lower upper1 upper2 work1 work2 one two
+    echo library > lower/same
+    echo library > lower/changed
+    mount -t overlay -o lowerdir=lower,upperdir=upper1,workdir=work1 none one
+    mount -t overlay -o lowerdir=lower,upperdir=upper2,workdir=work2 none two
+    echo more >> two/changed
+    exec "$0" --input-type=module -e "$1" one/same two/same one/changed two/changed
+  `;
+  const output = execFileSync("unshare", ["-m", "sh", "-c", script, process.execPath, program], { encoding: "utf8" });
+  const [one, two, before, changed] = output.trim().split("\n");
+  assert.equal(one, two);
+  assert.notEqual(before, changed);
 });

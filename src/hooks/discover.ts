@@ -3,7 +3,7 @@ import { ElfError, FileSource } from "./elf/source.ts";
 import type { Source } from "./elf/source.ts";
 import { findEvidence, findOther } from "./evidence.ts";
 import type { Evidence } from "./evidence.ts";
-import { identityKey, identityOf } from "./identity.ts";
+import { identityKey, identityOf, isOverlay } from "./identity.ts";
 import type { FileIdentity } from "./identity.ts";
 import { recogniseOpenssl } from "./openssl.ts";
 import type { StackPlan, StackRefusal } from "./plan.ts";
@@ -78,7 +78,7 @@ export class Discoverer {
     const oldest = this.#known.keys().next();
     if (this.#known.size > this.#limit && oldest.done !== true) this.#known.delete(oldest.value);
     const { buildId: id, ...rest } = findings;
-    return { path: name, identity: identityOf(source.stat, id), ...rest };
+    return { path: name, identity: identityOf(source.stat, isOverlay(source.descriptor), id), ...rest };
   }
 }
 

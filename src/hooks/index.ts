@@ -3,6 +3,7 @@ export type { Discovery, FileReference, Findings } from "./discover.ts";
 export { ElfError } from "./elf/source.ts";
 export type { Evidence } from "./evidence.ts";
 export type { FileIdentity } from "./identity.ts";
+export { installedCrypto } from "./installed.ts";
 export { libraries } from "./libraries.ts";
 export type { LoadedFile, LoadOptions, LoadPlan } from "./libraries.ts";
 export type { Hook, StackPlan, StackRefusal } from "./plan.ts";

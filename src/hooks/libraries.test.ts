@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { Discoverer } from "./discover.ts";
 import { MemorySource } from "./elf/source.ts";
 import { Workshop, libcryptoLike } from "./fixture.ts";
+import { installedCrypto } from "./installed.ts";
 import { parseLibraryCache } from "./ld-cache.ts";
 import { libraries } from "./libraries.ts";
 import { parseMaps, processFiles } from "./process-files.ts";
@@ -207,4 +208,17 @@ test("coverage", () => {
     [coverageOf([hooked, none]), coverageOf([hooked, unknown]), coverageOf([unknown]), coverageOf([none])],
     ["covered", "partial", "uncovered", "none"],
   );
+});
+
+test("the system's libcrypto is known before any program opens it, in the cache and without one", () => {
+  const root = join(workshop.directory, "musl");
+  mkdirSync(join(root, "usr/lib"), { recursive: true });
+  mkdirSync(join(root, "lib"), { recursive: true });
+  workshop.link("musl/usr/lib/libcrypto.so.3", libcryptoLike, ["-shared"]);
+  symlinkSync("../usr/lib/libcrypto.so.3", join(root, "lib", "libcrypto.so.3"));
+  assert.deepEqual(
+    installedCrypto({ root }).map(({ path, hostPath }) => [path, hostPath]),
+    [["/usr/lib/libcrypto.so.3", join(root, "usr/lib/libcrypto.so.3")]],
+  );
+  for (const { hostPath } of installedCrypto()) assert.equal(new Discoverer().discover(hostPath).tls, "known");
 });

@@ -21,12 +21,12 @@ export function fieldRead(code: Buffer): Field | undefined {
   return undefined;
 }
 
-/** What `return constant` returns: `mov w0, #low; movk w0, #high, lsl #16; ret`, in this order. */
+/** What `return constant` returns: `mov w0, #low; movk w0, #high, lsl #16; ret`, in this order, or with x0. */
 export function constantReturned(code: Buffer): number | undefined {
   if (code.length < 16) return undefined;
   const at = code.readUInt32LE(0) === 0xd503245f ? 4 : 0;
   const low = code.readUInt32LE(at);
   const high = code.readUInt32LE(at + 4);
-  if ((low & 0xffe0001f) >>> 0 !== 0x52800000 || (high & 0xffe0001f) >>> 0 !== 0x72a00000) return undefined;
+  if ((low & 0x7fe0001f) !== 0x52800000 || (high & 0x7fe0001f) !== 0x72a00000) return undefined;
   return ((((high >>> 5) & 0xffff) << 16) | ((low >>> 5) & 0xffff)) >>> 0;
 }

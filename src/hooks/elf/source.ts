@@ -90,6 +90,10 @@ export class FileSource implements Source {
     return Buffer.concat([head, this.#slice(this.#page(last), 0, length - head.length)]);
   }
 
+  get descriptor(): number {
+    return this.#descriptor;
+  }
+
   close(): void {
     if (this.#descriptor < 0) return;
     closeSync(this.#descriptor);
