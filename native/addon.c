@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { k_errno_notsupp = 524 };
+
 static const napi_type_tag handle_tags[handle_kinds] = {
 	[handle_object] = {0x6b6c6f616b6f626aULL, 0x9d5f3c0b1f6a4e01ULL},
 	[handle_map] = {0x6b6c6f616b6d6170ULL, 0x9d5f3c0b1f6a4e02ULL},
@@ -191,7 +193,8 @@ napi_value throw_errno(napi_env env, int error, const char *format, ...)
 	va_end(list);
 	if (end > message + sizeof(message) - 129)
 		end = message + sizeof(message) - 129;
-	name = strerrorname_np(error);
+	/* The kernel's own, without a place in errno.h: an instruction that takes no probe, a map without batches. */
+	name = error == k_errno_notsupp ? "ENOTSUPP" : strerrorname_np(error);
 	snprintf(end, 128, ": %s (%s)", strerror(error), name ? name : "?");
 	if (napi_create_error(env, make_text(env, name ? name : "UNKNOWN"), make_text(env, message), &value) != napi_ok)
 		return NULL;

@@ -87,7 +87,7 @@ static bool read_exactly(napi_env env, struct map_handle *map, napi_value value,
 		return false;
 	if (length == bytes)
 		return true;
-	throw_type(env, "map %s: %s has %zu bytes, not %zu", map->name, what, bytes, length);
+	throw_type(env, "map %s: %s has %zu bytes, not %zu", map->name, what, length, bytes);
 	return false;
 }
 
