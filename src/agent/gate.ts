@@ -14,6 +14,8 @@ export interface HeldFile {
   readonly path: string;
   /** The process that wants it. */
   readonly pid: number;
+  /** Of an executable both come, `exec` first. */
+  readonly purpose: "exec" | "open";
 }
 
 /** `known`: the file need not be asked about again until it is modified. */
@@ -98,15 +100,16 @@ export class Gate {
     for (const line of lines) this.#hear(line.split(" "));
   }
 
-  #hear([word, first = "", second = ""]: string[]): void {
+  #hear([word, first = "", second = "", third = ""]: string[]): void {
     if (word === "ready") this.#ready.shift()?.resolve();
     else if (word === "failed") this.#refused(first, Number(second));
-    else if (word === "late") this.#options.late(this.#file(first, second));
-    else if (word === "asked") void this.#ask(first, this.#file(first, second));
+    else if (word === "late") this.#options.late(this.#file(first, second, third));
+    else if (word === "asked") void this.#ask(first, this.#file(first, second, third));
   }
 
-  #file(id: string, pid: string): HeldFile {
-    return { path: `/proc/${this.#process.pid}/fd/${id}`, pid: Number(pid) };
+  #file(id: string, pid: string, purpose: string): HeldFile {
+    const path = `/proc/${this.#process.pid}/fd/${id}`;
+    return { path, pid: Number(pid), purpose: purpose === "exec" ? "exec" : "open" };
   }
 
   async #ask(id: string, file: HeldFile): Promise<void> {

@@ -1,11 +1,13 @@
-import { KloakError } from "../errors.ts";
+import { commandEnvironment, type HiddenValue } from "../run/environment.ts";
+import { readFacts, requireHost } from "../run/host.ts";
 import { CommandError } from "../run/launcher.ts";
 import type { PortPair } from "../run/loopback.ts";
 import { hideMemory } from "../run/native.ts";
-import { type Protect, requireRoot, run } from "../run/run.ts";
-import { commandEnvironment } from "../run/environment.ts";
+import { type Protect, run } from "../run/run.ts";
+import { type LoadedSecret, loadSecrets, refuseArguments } from "../run/secrets.ts";
 import { commandUser } from "../run/user.ts";
 import { type Manner, Report } from "./report.ts";
+import { Trail } from "./trail.ts";
 
 export interface RunOptions extends Manner {
   readonly config?: string;
@@ -34,22 +36,46 @@ export async function runCommand(command: readonly string[], options: RunOptions
   }
 }
 
+/** With no secret there is nothing to protect, and the data plane need not be loaded. */
 const unprotected: Protect = async () => async () => undefined;
 
 async function attempt(command: readonly string[], options: RunOptions, report: Report): Promise<number> {
-  requireRoot(process.geteuid?.());
+  requireHost(readFacts());
   hideMemory();
   const user = await commandUser(options.user, process.env);
-  const launch = {
-    command,
-    environment: commandEnvironment(process.env, [], user),
-    identity: user,
-    covers: [],
-    ignoredSignals: BigInt(process.env.KLOAK_IGNORED_SIGNALS ?? 0),
-  };
-  const plan = { launch, publish: options.publish ?? [], hostPorts: options.hostPort ?? [] };
-  report.hold();
-  return run(plan, unprotected, report);
+  const secrets = await loadSecrets(options, process.env);
+  refuseArguments(command, secrets);
+  const trail = new Trail(options.audit, report);
+  try {
+    const protect = secrets.length === 0 ? unprotected : await protection(secrets, trail, report);
+    const plan = {
+      launch: {
+        command,
+        environment: commandEnvironment(process.env, secrets.map(hidden), user),
+        identity: user,
+        ignoredSignals: BigInt(process.env.KLOAK_IGNORED_SIGNALS ?? 0),
+      },
+      covers: secrets.flatMap(({ file, placeholder }) => (file === undefined ? [] : [{ over: file, content: placeholder }])),
+      publish: options.publish ?? [],
+      hostPorts: options.hostPort ?? [],
+    };
+    report.hold();
+    return await run(plan, protect, report);
+  } finally {
+    await trail.close();
+  }
 }
 
-export { KloakError };
+async function protection(secrets: readonly LoadedSecret[], trail: Trail, report: Report): Promise<Protect> {
+  const { protectWith } = await import("../run/protect.ts");
+  return protectWith({
+    secrets,
+    audit: (record) => trail.add(record),
+    detail: (message) => report.detail(message),
+    warn: (message) => report.warn(message),
+  });
+}
+
+function hidden({ name, placeholder, value, variable }: LoadedSecret): HiddenValue {
+  return { name, placeholder, value: value.reveal().toString("utf8"), source: variable };
+}

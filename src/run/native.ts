@@ -1,6 +1,5 @@
-import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
-import { KloakError } from "../errors.ts";
+import { join } from "node:path";
+import { loadNative, projectRoot } from "../dataplane/native.ts";
 
 /** What the addon offers to this folder (native/run.c). */
 interface RunAddon {
@@ -10,23 +9,13 @@ interface RunAddon {
 }
 
 const kinds = { udp: 0, listen: 1, connect: 2 } as const;
-let addon: RunAddon | undefined;
-
 function load(): RunAddon {
-  const file = buildFile("kloak.node");
-  try {
-    addon ??= createRequire(import.meta.url)(file) as RunAddon;
-    return addon;
-  } catch (error) {
-    throw new KloakError("addon-missing", `${file} cannot be loaded. Run \`npm run build\` in Kloak's directory.`, {
-      cause: error,
-    });
-  }
+  return loadNative() as unknown as RunAddon;
 }
 
 /** The path of something that the build made. */
 export function buildFile(name: string): string {
-  return fileURLToPath(new URL(`../../build/${name}`, import.meta.url));
+  return join(projectRoot, "build", name);
 }
 
 /**

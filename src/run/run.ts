@@ -3,19 +3,20 @@
  */
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
-import { KloakError } from "../errors.ts";
 import type { Addresses } from "./addresses.ts";
 import { hostResolvers, relayDns } from "./dns.ts";
 import { apply, forwardingFor } from "./kernel-settings.ts";
 import { Launcher, type LaunchPlan } from "./launcher.ts";
 import { type Inside, openHostPort, PortFollower, type PortPair, publish } from "./loopback.ts";
 import { createLink, createTable, type Guarded, type HostNetwork, hostNetwork, raiseLink } from "./network.ts";
-import { claim, hostInterface, locked, processMark, type RunRecord, save } from "./state.ts";
+import { claim, hostInterface, keepFile, locked, processMark, type RunRecord, save } from "./state.ts";
 import { killNamespace, removeRun, tidyDeadRuns } from "./tidy.ts";
 import { Undo } from "./undo.ts";
 
 export interface RunPlan {
-  readonly launch: Omit<LaunchPlan, "tidy">;
+  readonly launch: Omit<LaunchPlan, "tidy" | "covers">;
+  /** Files that hold a secret: the command sees `content` in their place. */
+  readonly covers: readonly { readonly over: string; readonly content: string }[];
   readonly publish: readonly (PortPair | "auto")[];
   readonly hostPorts: readonly number[];
 }
@@ -102,7 +103,8 @@ async function start(plan: RunPlan, protect: Protect, report: Reporter, undo: Un
   signals.check();
 
   const tidy = [process.execPath, "--disable-warning=ExperimentalWarning", tidyMain, record.id];
-  await launcher.run({ ...plan.launch, tidy });
+  const covers = plan.covers.map(({ over, content }) => ({ file: keepFile(record.id, content), over }));
+  await launcher.run({ ...plan.launch, tidy, covers });
   signals.handTo(launcher);
   const status = await launcher.ended;
   // Should the launcher have been killed, the command is alone in there with its children.
@@ -192,10 +194,4 @@ class Signals {
     for (const signal of forwarded) process.off(signal, this.#heard);
     for (const signal of stopping) process.off(signal, this.#stop);
   }
-}
-
-/** Throws unless this process may do what a run needs. */
-export function requireRoot(uid: number | undefined): void {
-  if (uid === 0) return;
-  throw new KloakError("not-root", "kloak run needs root to make the command's network namespace and to watch its wire. Run it with sudo: the command itself then runs as you.");
 }

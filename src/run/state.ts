@@ -2,8 +2,8 @@
  * What each run has put into the system, in a file of its own under /run/kloak, so that whatever ends a run, the next
  * one can tidy up after it.
  */
-import { randomInt } from "node:crypto";
-import { closeSync, fstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { randomInt, randomUUID } from "node:crypto";
+import { chmodSync, closeSync, fstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
 import { KloakError } from "../errors.ts";
@@ -91,7 +91,18 @@ export function save(record: RunRecord): void {
   renameSync(`${file}.new`, file);
 }
 
+/** Keeps a file, readable for all who get to see it, as long as the run; returns its path. */
+export function keepFile(id: string, content: string): string {
+  const directory = `${stateDirectory}/${id}.d`;
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const file = `${directory}/${randomUUID()}`;
+  writeFileSync(file, content, { flag: "wx" });
+  chmodSync(file, 0o444); // whatever the umask
+  return file;
+}
+
 export function forget(id: string): void {
+  rmSync(`${stateDirectory}/${id}.d`, { recursive: true, force: true });
   rmSync(fileOf(id), { force: true });
   rmSync(`${fileOf(id)}.new`, { force: true });
   try {

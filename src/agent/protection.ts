@@ -1,0 +1,172 @@
+/*
+ * What becomes of each file that a workload executes or opens: hooked, or said to be unprotected.
+ */
+import { readFileSync, readlinkSync } from "node:fs";
+import { basename } from "node:path";
+import { coverageOf, ElfError, libraries, processFiles } from "../hooks/index.ts";
+import type { Answer, HeldFile } from "./gate.ts";
+import type { HookedFile, HookedFiles } from "./hooked-files.ts";
+
+export interface ProtectionListener {
+  unprotected(pid: number, command: string, stack: string | null, why: string): void;
+  detail(message: string): void;
+}
+
+/** What a process executes, as far as it matters for files that it opens later. */
+interface Program {
+  readonly command: string;
+  /** Libraries whose TLS code is not heard, of a program that has other TLS code that is. */
+  readonly spared: ReadonlySet<string>;
+}
+
+const programsMax = 4096;
+const toldMax = 4096;
+const mountsMax = 4096;
+
+export class Protection {
+  readonly #files: HookedFiles;
+  readonly #listener: ProtectionListener;
+  readonly #programs = new Map<number, Program>();
+  readonly #told = new Set<string>();
+  readonly #mounts = new Set<string>();
+
+  constructor(files: HookedFiles, listener: ProtectionListener) {
+    this.#files = files;
+    this.#listener = listener;
+  }
+
+  /** Whether the process is in a mount namespace that was not noted before. */
+  noteMounts(pid: number): boolean {
+    try {
+      const name = readlinkSync(`/proc/${pid}/ns/mnt`);
+      if (this.#mounts.has(name)) return false;
+      remember(this.#mounts, name, mountsMax);
+      return true;
+    } catch {
+      return false; // it has ended
+    }
+  }
+
+  /** Hooks the file, and of an executable the libraries that it needs. */
+  opened(file: HeldFile): Answer {
+    return file.purpose === "exec" ? this.#executed(file) : this.#mapped(file);
+  }
+
+  /** Hooks what a process has mapped. */
+  running(pid: number): void {
+    let files: readonly HookedFile[];
+    try {
+      files = processFiles(pid).flatMap((reference) => this.#hook(reference.path, reference.name) ?? []);
+    } catch {
+      return; // it has ended
+    }
+    this.#judge(pid, commandOf(pid), files);
+  }
+
+  #executed({ path, pid }: HeldFile): Answer {
+    const name = nameOf(path);
+    const own = this.#hook(path, name);
+    if (own === undefined) return "ask-again";
+    const needed = this.#needed(name, pid);
+    const files = [own, ...needed.filter(({ key }) => key !== own.key)];
+    this.#judge(pid, basename(name), files);
+    // What there is to say of a program is said for each process; the others need not be asked about.
+    return files.some(({ tls }) => tls === "unknown") ? "ask-again" : "known";
+  }
+
+  #needed(executable: string, pid: number): HookedFile[] {
+    try {
+      const root = `/proc/${pid}/root`;
+      const environment = { LD_LIBRARY_PATH: environmentOf(pid, "LD_LIBRARY_PATH") };
+      const { files } = libraries(executable, { root, environment });
+      return files.flatMap(({ hostPath, path }) => this.#hook(hostPath, path) ?? []);
+    } catch (error) {
+      this.#listener.detail(`libraries of ${executable}: ${error instanceof Error ? error.message : String(error)}`);
+      return [];
+    }
+  }
+
+  #mapped({ path, pid }: HeldFile): Answer {
+    const file = this.#hook(path, nameOf(path));
+    if (file === undefined || file.tls !== "unknown") return file === undefined ? "ask-again" : "known";
+    const program = this.#programs.get(pid);
+    const command = program?.command ?? commandOf(pid);
+    if (program?.spared.has(file.key) === true) this.#listener.detail(unheardText(file, command));
+    else this.#tell(pid, command, file);
+    return "ask-again";
+  }
+
+  /** A program of which some TLS code is heard may well have libraries that it never uses for TLS. */
+  #judge(pid: number, command: string, files: readonly HookedFile[]): void {
+    const unknown = files.filter(({ tls }) => tls === "unknown");
+    const coverage = coverageOf(
+      files.map(({ tls, heard }) => ({ tls: tls === "hooked" ? "known" : tls, stacks: heard ? heardStack : [] })),
+    );
+    const spared = new Set(coverage === "partial" ? unknown.filter((file) => file !== files[0]).map(({ key }) => key) : []);
+    this.#programs.delete(pid);
+    this.#programs.set(pid, { command, spared });
+    const oldest = this.#programs.keys().next();
+    if (this.#programs.size > programsMax && oldest.done !== true) this.#programs.delete(oldest.value);
+    for (const file of unknown) {
+      if (spared.has(file.key)) this.#listener.detail(unheardText(file, command));
+      else this.#tell(pid, command, file);
+    }
+  }
+
+  /** Once for each process and file. */
+  #tell(pid: number, command: string, file: HookedFile): void {
+    const key = `${pid} ${command} ${file.key}`;
+    if (this.#told.has(key)) return;
+    remember(this.#told, key, toldMax);
+    this.#listener.unprotected(pid, command, file.stack, unheardText(file, command));
+  }
+
+  #hook(path: string, name: string): HookedFile | undefined {
+    try {
+      return this.#files.hook({ path, name });
+    } catch (error) {
+      if (!(error instanceof ElfError)) throw error;
+      this.#listener.detail(error.message);
+      return undefined;
+    }
+  }
+}
+
+const heardStack = [{}] as never;
+
+function unheardText(file: HookedFile, command: string): string {
+  const next = "Placeholders that it sends go out as they are";
+  return `${command}: TLS code of ${file.name} is not hooked (${file.why}). ${next}.`;
+}
+
+function remember(set: Set<string>, item: string, limit: number): void {
+  const oldest = set.keys().next();
+  if (set.size >= limit && oldest.done !== true) set.delete(oldest.value);
+  set.add(item);
+}
+
+function nameOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return path;
+  }
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  } catch {
+    return "?";
+  }
+}
+
+/** Of the process before its exec: what it hands on is not known yet, but seldom another. */
+function environmentOf(pid: number, name: string): string | undefined {
+  try {
+    const entries = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+    return entries.find((entry) => entry.startsWith(`${name}=`))?.slice(name.length + 1);
+  } catch {
+    return undefined;
+  }
+}

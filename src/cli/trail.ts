@@ -1,0 +1,42 @@
+import { type AuditRecord, AuditWriter } from "../audit/index.ts";
+import type { Report } from "./report.ts";
+
+const toldMax = 1000;
+
+/** The audit records of a run: into the file that was asked for; what was not substituted is also said, once each. */
+export class Trail {
+  readonly #writer: AuditWriter | undefined;
+  readonly #toStandardError: boolean;
+  readonly #report: Report;
+  readonly #told = new Set<string>();
+
+  /** @throws KloakError if the file cannot be opened */
+  constructor(file: string | undefined, report: Report) {
+    this.#report = report;
+    this.#toStandardError = file === "-";
+    this.#writer = file === undefined ? undefined : new AuditWriter(file, { onError: (error) => report.error(error) });
+  }
+
+  add(record: AuditRecord): void {
+    this.#writer?.write(record);
+    const text = noticeOf(record);
+    if (text === undefined || this.#toStandardError || this.#told.has(text) || this.#told.size >= toldMax) return;
+    this.#told.add(text);
+    this.#report.warn(text);
+  }
+
+  async close(): Promise<void> {
+    await this.#writer?.close();
+  }
+}
+
+/** What a user should hear of; undefined for what went as intended. */
+export function noticeOf({ outcome, reason, secret, destination, detail, count }: AuditRecord): string | undefined {
+  if (outcome === "unprotected") return detail;
+  if (outcome === "lost") return `${count ?? 0} audit records are lost`;
+  if (outcome !== "refused") return undefined;
+  const { host, address, port } = destination;
+  const where = host ?? address;
+  const target = where === null ? "" : ` to ${where}${port === null ? "" : ` port ${port}`}`;
+  return `${secret ?? "a secret"} went out${target} as its placeholder: ${reason ?? "unknown reason"}`;
+}

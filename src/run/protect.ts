@@ -1,0 +1,36 @@
+/* Protection of a run by the agent's engine. */
+import { Agent } from "../agent/agent.ts";
+import type { AuditRecord } from "../audit/index.ts";
+import type { Protect } from "./run.ts";
+import type { LoadedSecret } from "./secrets.ts";
+
+export interface ProtectOptions {
+  readonly secrets: readonly LoadedSecret[];
+  readonly audit: (record: AuditRecord) => void;
+  readonly detail: (message: string) => void;
+  readonly warn: (message: string) => void;
+}
+
+export function protectWith({ secrets, audit, detail, warn }: ProtectOptions): Protect {
+  return async (surroundings) => {
+    const agent = await Agent.open({ audit, detail, warn });
+    try {
+      const { netns, command } = surroundings;
+      const workload = agent.addWorkload({
+        netns: netns.path,
+        describe: (process) => ({
+          kind: "run",
+          pid: process === undefined || process.pid === 0 ? null : process.pid,
+          command: process?.command || command,
+        }),
+      });
+      agent.attachInterface(workload, surroundings.interface.ifindex, { lease: true });
+      for (const secret of secrets) agent.bind({ ...secret, workloads: [workload.number] });
+      await agent.guard(surroundings.launcher);
+      return () => agent.close();
+    } catch (error) {
+      await agent.close();
+      throw error;
+    }
+  };
+}
