@@ -157,7 +157,7 @@ static __always_inline void record_bind(struct flow *flow, struct walk *walk, co
 static __always_inline bool record_may_bind(const struct flow *flow, const struct walk *walk, const struct key_state *key)
 {
 	/* Proof 4. */
-	if (walk->name.workload != walk->key.workload || key->closed || walk->patch.index)
+	if (walk->name.workload != walk->key.workload || walk->patch.index)
 		return false;
 	if (flow->phase == phase_bound)
 		return (flow->flags & flow_may_rebind) && key->serial != flow->key_serial && key->version == flow->version;
@@ -276,7 +276,8 @@ __noinline int record_by_index(struct flow *flow)
 	flow->flags &= ~flow_may_rebind;
 	walk->patch.serial = key->serial;
 	walk->patch.index = flow->index;
-	if ((flow->mark_flags & mark_unproven) || key->closed)
+	/* Not key->closed: it may speak of a later record. What is not followed any more has no mark. */
+	if (flow->mark_flags & mark_unproven)
 		record_lose(flow);
 	else
 		walk->flags |= walk_marked;
