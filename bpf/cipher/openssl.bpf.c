@@ -146,7 +146,7 @@ static __always_inline void openssl_header(struct context *context, const void *
 }
 
 /* One record. room: TLS 1.2 passes the room for the explicit nonce and the tag too. */
-static __always_inline void openssl_seal(struct context *context, __u64 address, __u64 text, int room)
+static __always_inline void openssl_seal(struct context *context, __u64 text, int room)
 {
 	bool gcm12 = context->version == tls_1_2 && context->algorithm != cipher_chacha20_poly1305;
 	struct sealing *sealing = sealing_take();
@@ -168,7 +168,6 @@ static __always_inline void openssl_seal(struct context *context, __u64 address,
 		seal_end(key, sealing);
 		return;
 	}
-	sealing->context = address;
 	sealing->waiting = 1;
 	key_release(key);
 }
@@ -187,7 +186,7 @@ static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, 
 	if (!(context->flags & context_has_aad))
 		return;
 	context->flags &= context->version == tls_1_3 ? ~(context_has_aad | context_has_nonce) : ~context_has_aad;
-	openssl_seal(context, key.address, in, length);
+	openssl_seal(context, in, length);
 }
 
 /* EVP_CipherUpdate(ctx, out, outl, in, inl) */
@@ -237,7 +236,7 @@ int openssl_bio_write(struct pt_regs *ctx)
 	memcpy(&sealing->nonce.words[1], head + k_tls13_header, k_gcm_explicit);
 	name = sealing->key;
 	key = key_find(&name);
-	if (key && key_take(key))
+	if (key && key->serial == sealing->serial && key_take(key))
 		seal_end(key, sealing);
 	return 0;
 }

@@ -236,7 +236,8 @@ static __always_inline int placeholder_edit(struct sealing *sealing, struct key_
 	edit->host_allowed = host_allows(sealing, placeholder->secret);
 	edit->proof = secret->proof;
 	edit->header = found->header;
-	sealing->patch.host = sealing->host;
+	/* Two requests to two hosts in one record: what is allowed for the one's sake must not pass for the other's. */
+	sealing->patch.host = !count || sealing->patch.host == sealing->host ? sealing->host : 0;
 	sealing->patch.edit_count = count + 1;
 	parser->seen[seen] = placeholder->secret;
 	parser->seen_count = seen + 1;

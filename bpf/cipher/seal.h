@@ -176,6 +176,7 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 		seal_close(key, reason_unreadable_memory);
 	else if (content < 0 || seal_sequence(context, key) != key->sealed)
 		seal_close(key, reason_unproven_flow);
+	sealing->serial = key->serial;
 	sealing->index = key->sealed++;
 	key->used_ns = bpf_ktime_get_ns();
 	if (seal_read(sealing, key, text, content)) {

@@ -12,7 +12,7 @@
 #include "../types/record.h"
 
 struct sealing {
-	__u64 context; /* the library's, by its address */
+	__u64 serial; /* of the key's state */
 	struct key_name key;
 	struct aes_key aes; /* scratch of context_name */
 	struct dns_name name;     /* scratch of request_host */
