@@ -16,7 +16,7 @@
  *   sync                                    answer `ready` when all of the above is done
  * To kloak:
  *   ready | failed STEP ERRNO
- *   asked ID PID                            ID is the open file's descriptor here: /proc/GATE/fd/ID
+ *   asked ID PID exec|open                  ID is the open file's descriptor here: /proc/GATE/fd/ID
  *   late ID PID                             no answer in time: let through
  */
 #include <elf.h>
@@ -123,14 +123,14 @@ static bool holds_code(int fd)
 	return pread(fd, magic, SELFMAG, 0) == SELFMAG && memcmp(magic, ELFMAG, SELFMAG) == 0;
 }
 
-static void file_opened(int fd, pid_t pid)
+static void file_opened(int fd, pid_t pid, const char *purpose)
 {
 	if (!in_workload(pid)) {
 		allow(fd);
 	} else if (!holds_code(fd)) {
 		remember(fd);
 		allow(fd);
-	} else if (gate.held_count == k_held_max || !tell("asked %d %d\n", fd, pid)) {
+	} else if (gate.held_count == k_held_max || !tell("asked %d %d %s\n", fd, pid, purpose)) {
 		allow(fd);
 	} else {
 		gate.held[gate.held_count++] = (struct held){ .fd = fd, .pid = pid, .until_ms = now_ms() + gate.wait_ms };
@@ -145,7 +145,7 @@ static void files_read(void)
 
 	for (; length > 0 && FAN_EVENT_OK(event, length); event = FAN_EVENT_NEXT(event, length))
 		if (event->fd >= 0)
-			file_opened(event->fd, event->pid);
+			file_opened(event->fd, event->pid, event->mask & FAN_OPEN_EXEC_PERM ? "exec" : "open");
 }
 
 static void held_drop(size_t index)
