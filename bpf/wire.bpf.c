@@ -12,6 +12,9 @@
 
 #include <linux/pkt_cls.h>
 
+/* Not TC_ACT_OK, which ends the chain: what others have attached here, a CNI's policy perhaps, comes after us. */
+enum { wire_pass = TC_ACT_UNSPEC, wire_drop = TC_ACT_SHOT };
+
 /*
  * The interface's workload, or 0: not ours, pass. When the agent is gone and its lease has run out nothing passes at
  * all, so that what was revoked meanwhile is not used: *expired.
@@ -45,17 +48,17 @@ static __always_inline int wire_fragment(struct walk *walk, struct flow *flow)
 		flow = flow_find(&walk->key);
 	if (flow) {
 		if (!flow_lock(flow))
-			return TC_ACT_SHOT;
+			return wire_drop;
 		if (flow->outstanding || flow->state == flow_dead) {
 			flow_unlock(flow);
 			count(counter_segments_dropped);
-			return TC_ACT_SHOT;
+			return wire_drop;
 		}
 		stream_loosen(flow, reason_unproven_flow);
 		flow_unlock(flow);
 	}
 	bpf_map_update_elem(&fragments, &walk->fragment, &passed, BPF_ANY);
-	return TC_ACT_OK;
+	return wire_pass;
 }
 
 static __always_inline int wire_later_fragment(struct walk *walk)
@@ -63,7 +66,7 @@ static __always_inline int wire_later_fragment(struct walk *walk)
 	walk->fragment.workload = walk->key.workload;
 	memcpy(walk->fragment.source, walk->key.source, sizeof(walk->fragment.source));
 	memcpy(walk->fragment.destination, walk->key.destination, sizeof(walk->fragment.destination));
-	return bpf_map_lookup_elem(&fragments, &walk->fragment) ? TC_ACT_OK : TC_ACT_SHOT;
+	return bpf_map_lookup_elem(&fragments, &walk->fragment) ? wire_pass : wire_drop;
 }
 
 SEC("tc")
@@ -75,9 +78,9 @@ int wire_egress(struct __sk_buff *skb)
 	__u32 workload = wire_workload(skb, &expired);
 
 	if (expired || !walk)
-		return TC_ACT_SHOT;
+		return wire_drop;
 	if (!workload)
-		return TC_ACT_OK;
+		return wire_pass;
 	walk->key.workload = workload;
 	switch (packet_parse(skb, walk)) {
 	case packet_tcp:
@@ -85,9 +88,9 @@ int wire_egress(struct __sk_buff *skb)
 	case packet_rest:
 		return wire_later_fragment(walk);
 	case packet_broken:
-		return TC_ACT_SHOT;
+		return wire_drop;
 	default:
-		return TC_ACT_OK;
+		return wire_pass;
 	}
 	/* The coarse clock is a tick behind at most, and costs a load. */
 	walk->now = bpf_ktime_get_coarse_ns();
@@ -98,35 +101,35 @@ int wire_egress(struct __sk_buff *skb)
 		if (walk->tcp_flags & tcp_ack) {
 			/* The workload is the server: no ClientHello of its own will come. */
 			if (flow && flow->outstanding)
-				return TC_ACT_SHOT;
+				return wire_drop;
 			if (!flow || flow->state != flow_opaque)
 				flow_create(walk, flow_opaque, reason_none);
-			return TC_ACT_OK;
+			return wire_pass;
 		}
 		if (packet_from_socket(skb, walk))
 			walk->flags |= walk_socket;
 		if (!flow_open(walk, flow))
-			return TC_ACT_SHOT;
+			return wire_drop;
 		if (!walk->length)
-			return TC_ACT_OK;
+			return wire_pass;
 		flow = flow_find(&walk->key); /* data in the SYN (RFC 7413) */
 	}
 	if (!flow) {
 		if (!walk->length)
-			return TC_ACT_OK;
+			return wire_pass;
 		flow_create(walk, flow_loose, reason_flow_older_than_agent);
 		flow = flow_find(&walk->key);
 		if (!flow)
-			return TC_ACT_OK;
+			return wire_pass;
 	}
 	flow->used_ns = walk->now;
 	if (flow->state == flow_opaque)
-		return TC_ACT_OK;
+		return wire_pass;
 	if (!walk->length && !(walk->tcp_flags & (tcp_fin | tcp_rst)))
-		return TC_ACT_OK;
+		return wire_pass;
 	if (!flow_lock(flow)) {
 		count(counter_segments_dropped);
-		return TC_ACT_SHOT;
+		return wire_drop;
 	}
 	if (walk->tcp_flags & (tcp_fin | tcp_rst))
 		flow->closing = 1;
@@ -141,7 +144,7 @@ int wire_egress(struct __sk_buff *skb)
 		pass = flow_segment(skb, flow, walk);
 	}
 	flow_unlock(flow);
-	return pass ? TC_ACT_OK : TC_ACT_SHOT;
+	return pass ? wire_pass : wire_drop;
 }
 
 SEC("tc")
@@ -154,11 +157,11 @@ int wire_return(struct __sk_buff *skb)
 	__u32 workload = wire_workload(skb, &expired);
 
 	if (expired || !walk)
-		return TC_ACT_SHOT;
+		return wire_drop;
 	if (!workload)
-		return TC_ACT_OK;
+		return wire_pass;
 	if (packet_parse(skb, walk) != packet_tcp || !(walk->tcp_flags & (tcp_ack | tcp_rst)))
-		return TC_ACT_OK;
+		return wire_pass;
 	/* As the workload sees it. */
 	key = &walk->fresh_key;
 	key->workload = workload;
@@ -168,21 +171,21 @@ int wire_return(struct __sk_buff *skb)
 	memcpy(key->destination, walk->key.source, sizeof(key->destination));
 	flow = flow_find(key);
 	if (!flow || flow->state == flow_opaque)
-		return TC_ACT_OK;
+		return wire_pass;
 	flow->used_ns = bpf_ktime_get_coarse_ns();
 	/* Only a hint for the sweep: a reset that the workload's stack refuses ends nothing. */
 	if (walk->tcp_flags & (tcp_fin | tcp_rst))
 		flow->closing = 1;
 	if (!flow->outstanding || !(walk->tcp_flags & tcp_ack))
-		return TC_ACT_OK;
+		return wire_pass;
 	/* Without the lock: the next acknowledgement covers this one. */
 	if (!flow_lock(flow))
-		return TC_ACT_OK;
+		return wire_pass;
 	/* Nobody has received what has not been sent; a FIN takes one number more. */
 	if (!sequence_before(flow->next + 1, walk->acknowledged))
 		outstanding_acknowledge(flow, walk->acknowledged);
 	flow_unlock(flow);
-	return TC_ACT_OK;
+	return wire_pass;
 }
 
 KLOAK_LICENSE;

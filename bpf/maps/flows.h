@@ -67,17 +67,46 @@ static __always_inline struct flow *flow_find(const struct flow_key *key)
 	return bpf_map_lookup_elem(&flows, key);
 }
 
-static __always_inline struct outstanding *outstanding_find(const __u64 *flow_serial)
+/*
+ * Serials and hashes by value: a flow that is the argument of a global function is no memory that 6.1 takes keys from
+ * (6.2, commit d1673304097c).
+ */
+static __always_inline struct outstanding *outstanding_find(__u64 flow_serial)
 {
-	return bpf_map_lookup_elem(&outstanding, flow_serial);
+	return bpf_map_lookup_elem(&outstanding, &flow_serial);
 }
 
-static __always_inline struct hello *hello_find(const __u64 *flow_serial)
+static __always_inline int outstanding_make(__u64 flow_serial, const struct outstanding *empty)
 {
-	return bpf_map_lookup_elem(&hellos, flow_serial);
+	return bpf_map_update_elem(&outstanding, &flow_serial, empty, BPF_NOEXIST);
 }
 
-static __always_inline const struct host_name *host_name_find(const __u64 *host)
+static __always_inline void outstanding_delete(__u64 flow_serial)
 {
-	return bpf_map_lookup_elem(&host_names, host);
+	bpf_map_delete_elem(&outstanding, &flow_serial);
+}
+
+static __always_inline struct hello *hello_find(__u64 flow_serial)
+{
+	return bpf_map_lookup_elem(&hellos, &flow_serial);
+}
+
+static __always_inline int hello_make(__u64 flow_serial, const struct hello *empty)
+{
+	return bpf_map_update_elem(&hellos, &flow_serial, empty, BPF_NOEXIST);
+}
+
+static __always_inline void hello_delete(__u64 flow_serial)
+{
+	bpf_map_delete_elem(&hellos, &flow_serial);
+}
+
+static __always_inline const struct host_name *host_name_find(__u64 host)
+{
+	return bpf_map_lookup_elem(&host_names, &host);
+}
+
+static __always_inline void host_name_keep(__u64 host, const struct host_name *name)
+{
+	bpf_map_update_elem(&host_names, &host, name, BPF_ANY);
 }

@@ -218,7 +218,7 @@ static __always_inline bool apply_all(struct __sk_buff *skb, struct flow *flow, 
 
 	if (!flow->outstanding)
 		return true;
-	waiting = outstanding_find(&flow->serial);
+	waiting = outstanding_find(flow->serial);
 	if (!waiting)
 		return false;
 	for (int i = 0; i < k_outstanding; i++) {

@@ -67,7 +67,7 @@ static __always_inline bool flow_open(struct walk *walk, struct flow *flow)
 		if (!flow_lock(flow))
 			return false;
 		outstanding_clear(flow);
-		bpf_map_delete_elem(&hellos, &flow->serial);
+		hello_delete(flow->serial);
 		/* Not unlocked: the entry is replaced. */
 	}
 	flow_create(walk, flow_tracked, closed);

@@ -55,7 +55,7 @@ __noinline int outstanding_acknowledge(struct flow *flow, __u32 acknowledged)
 
 	if (!flow)
 		return 0;
-	waiting = outstanding_find(&flow->serial);
+	waiting = outstanding_find(flow->serial);
 	if (!waiting)
 		return 0;
 	for (int i = 0; i < k_outstanding; i++) {
@@ -74,7 +74,7 @@ __noinline int outstanding_clear(struct flow *flow)
 
 	if (!flow)
 		return 0;
-	waiting = outstanding_find(&flow->serial);
+	waiting = outstanding_find(flow->serial);
 	if (!waiting)
 		return 0;
 	for (int i = 0; i < k_outstanding; i++) {
@@ -83,7 +83,7 @@ __noinline int outstanding_clear(struct flow *flow)
 		if (record->used)
 			outstanding_free(flow, record);
 	}
-	bpf_map_delete_elem(&outstanding, &flow->serial);
+	outstanding_delete(flow->serial);
 	return 0;
 }
 
@@ -101,13 +101,13 @@ __noinline int outstanding_take(struct flow *flow, struct patch *patch)
 
 	if (!flow || !patch || !walk)
 		return outstanding_no_memory;
-	waiting = outstanding_find(&flow->serial);
+	waiting = outstanding_find(flow->serial);
 	if (!waiting) {
 		struct outstanding *empty = bpf_map_lookup_elem(&empty_outstanding, &zero);
 
-		if (!empty || bpf_map_update_elem(&outstanding, &flow->serial, empty, BPF_NOEXIST))
+		if (!empty || outstanding_make(flow->serial, empty))
 			return outstanding_no_memory;
-		waiting = outstanding_find(&flow->serial);
+		waiting = outstanding_find(flow->serial);
 		if (!waiting)
 			return outstanding_no_memory;
 	}

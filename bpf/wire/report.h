@@ -17,7 +17,7 @@ static __always_inline void report_destination(struct event *event, const struct
 	event->ipv4 = !!(flow->flags & flow_ipv4);
 	if (!flow->host)
 		return;
-	name = host_name_find(&flow->host);
+	name = host_name_find(flow->host);
 	if (!name)
 		return;
 	event->host_length = name->length;

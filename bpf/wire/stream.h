@@ -172,7 +172,7 @@ __noinline int stream_message(struct flow *flow, struct hello *hello)
 		return 0;
 	walk->host_name.length = hello->name_length;
 	memcpy(walk->host_name.text, hello->name, sizeof(walk->host_name.text));
-	bpf_map_update_elem(&host_names, &flow->host, &walk->host_name, BPF_ANY);
+	host_name_keep(host, &walk->host_name);
 	/* Secret 0: some secret allows this host. Ask at once, so that the verdict is there before the first request. */
 	if (!verdict_destination(flow, 0) && verdict_attested(flow) == verdict_hold)
 		report_attest(flow, 0, walk->attest);
@@ -188,11 +188,11 @@ __noinline int stream_hello(struct __sk_buff *skb, struct flow *flow, __u32 left
 
 	if (!flow || !walk)
 		return 1;
-	hello = hello_find(&flow->serial);
+	hello = hello_find(flow->serial);
 	if (!hello) {
 		struct hello *empty = bpf_map_lookup_elem(&empty_hello, &zero);
 
-		if (!empty || bpf_map_update_elem(&hellos, &flow->serial, empty, BPF_NOEXIST)) {
+		if (!empty || hello_make(flow->serial, empty)) {
 			count(counter_flows_full);
 			stream_loosen(flow, reason_tables_full);
 			return 1;
@@ -211,7 +211,7 @@ __noinline int stream_hello(struct __sk_buff *skb, struct flow *flow, __u32 left
 	}
 	if (hello->flags & hello_complete) {
 		stream_message(flow, hello);
-		bpf_map_delete_elem(&hellos, &flow->serial);
+		hello_delete(flow->serial);
 	}
 	return 0;
 }

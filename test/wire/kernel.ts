@@ -34,6 +34,9 @@ interface Addon {
 }
 
 const require = createRequire(import.meta.url);
+/** Of <linux/pkt_cls.h>. */
+const TC_ACT_SHOT = 2;
+
 /** struct __sk_buff of <linux/bpf.h> with ifindex 1. */
 const onLoopback = Buffer.alloc(192);
 onLoopback.writeUInt32LE(1, 40);
@@ -124,7 +127,7 @@ export class Kernel {
   /** Runs a program on one packet that came in or goes out on interface 1 (`lo`: the only one that is always there). */
   run(program: "wire_egress" | "wire_return", packet: Buffer): { readonly pass: boolean; readonly packet: Buffer } {
     const { value, data } = this.#addon.testRun(this.#object, program, { data: packet, context: onLoopback });
-    return { pass: value === 0, packet: data ?? packet };
+    return { pass: value !== TC_ACT_SHOT, packet: data ?? packet };
   }
 
   /** Nanoseconds that one of `repeat` runs takes. */
