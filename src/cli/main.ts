@@ -93,7 +93,7 @@ program
   .addOption(json())
   .action(async (files: string[], options: { json?: boolean }) => {
     const { validateCommand } = await import("./validate.ts");
-    process.exitCode = await validateCommand(files, options);
+    process.exitCode = validateCommand(files, options);
   });
 
 program
@@ -102,7 +102,7 @@ program
   .addOption(json())
   .action(async (options: { json?: boolean }) => {
     const { statusCommand } = await import("./status.ts");
-    process.exitCode = await statusCommand(options);
+    process.exitCode = statusCommand(options);
   });
 
 program
