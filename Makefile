@@ -23,6 +23,7 @@ ADDON_OBJECTS := $(ADDON_SOURCES:%.c=build/%.o)
 PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
 
 all: bpf test-objects addon programs
+	@:
 bpf: $(BPF_OBJECTS)
 test-objects: $(TEST_OBJECTS)
 addon: build/kloak.node
