@@ -11,6 +11,7 @@ const keptBody = 64 * 1024;
 const connections = new WeakMap<object, number>();
 /** By listener: of raw ones, from the TCP connection on. */
 const openSockets = new Map<string, Set<Socket>>();
+const held: ServerResponse[] = [];
 let connectionCount = 0;
 
 function send(message: FromServer): void {
@@ -50,6 +51,11 @@ function tlsOptions(plan: ListenerPlan): TlsOptions {
   };
 }
 
+function answer(response: ServerResponse): void {
+  response.writeHead(200, { "content-type": "text/plain", "content-length": 3 });
+  response.end("ok\n");
+}
+
 function serveHttp(plan: ListenerPlan) {
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
     const socket = request.socket as TLSSocket; // an https server has no other
@@ -74,8 +80,8 @@ function serveHttp(plan: ListenerPlan) {
         bodySha256: hash.digest("hex"),
         body: bodyLength <= keptBody ? Buffer.concat(kept).toString("latin1") : null,
       });
-      response.writeHead(200, { "content-type": "text/plain", "content-length": 3 });
-      response.end("ok\n");
+      if (request.url === "/hold") held.push(response);
+      else answer(response);
     });
   };
   const options = { ...tlsOptions(plan), maxHeaderSize: 64 * 1024, keepAliveTimeout: 600_000 };
@@ -153,6 +159,7 @@ async function listen(plans: readonly ListenerPlan[]): Promise<void> {
 
 process.on("message", (message: ToServer) => {
   if (message.type === "listen") void listen(message.listeners);
+  else if (message.type === "release") held.splice(0).forEach(answer);
   else void flush(message);
 });
 process.on("disconnect", () => process.exit(0));

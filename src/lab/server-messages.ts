@@ -36,6 +36,8 @@ export interface ServedRequest {
 
 export type ToServer =
   | { readonly type: "listen"; readonly listeners: readonly ListenerPlan[] }
+  /** Answers the requests for `/hold`, which wait until then. */
+  | { readonly type: "release" }
   | { readonly type: "flush"; readonly ticket: number; readonly closed?: string };
 
 export type FromServer =

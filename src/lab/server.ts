@@ -1,5 +1,6 @@
 /* Starts the laboratory's HTTPS server in a namespace and keeps what it reports. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { EventEmitter, once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { KloakError } from "../errors.ts";
 import type { Namespace } from "./namespace.ts";
@@ -17,6 +18,7 @@ export class LabServer {
   #faults: string[] = [];
   #tickets = new Map<number, () => void>();
   #lastTicket = 0;
+  readonly #arrivals = new EventEmitter();
 
   private constructor(process: ChildProcess, ports: Readonly<Record<string, number>>) {
     this.#process = process;
@@ -51,8 +53,10 @@ export class LabServer {
   }
 
   #hear(message: FromServer): void {
-    if (message.type === "request") this.#requests.push(message.request);
-    else if (message.type === "fault") this.#faults.push(`${message.listener}: ${message.message}`);
+    if (message.type === "request") {
+      this.#requests.push(message.request);
+      this.#arrivals.emit("request");
+    } else if (message.type === "fault") this.#faults.push(`${message.listener}: ${message.message}`);
     else if (message.type === "flushed") this.#tickets.get(message.ticket)?.();
   }
 
@@ -72,6 +76,18 @@ export class LabServer {
     this.#requests = [];
     this.#faults = [];
     return taken;
+  }
+
+  /** Resolves when `count` requests for `/hold` have come since the last `take`; they are answered by `release`. */
+  async held(count: number, deadlineMs: number): Promise<void> {
+    const signal = AbortSignal.timeout(deadlineMs);
+    while (this.#requests.filter(({ path }) => path === "/hold").length < count) {
+      await once(this.#arrivals, "request", { signal });
+    }
+  }
+
+  release(): void {
+    this.#process.send({ type: "release" } satisfies ToServer);
   }
 
   /** Everything that the server had said before this call has been heard when it resolves. */
