@@ -46,7 +46,10 @@ function outcomeFilter(text: string): Filter {
   const wanted = text.split(",").map((each) => each.trim());
   const unknown = wanted.find((each) => !outcomes.includes(each));
   if (unknown !== undefined) {
-    throw new KloakError("filter-invalid", `--outcome ${JSON.stringify(unknown)} is unknown; use ${outcomes.join(", ")}`);
+    throw new KloakError(
+      "filter-invalid",
+      `--outcome ${JSON.stringify(unknown)} is unknown; use ${outcomes.join(", ")}`,
+    );
   }
   return ({ outcome }) => wanted.includes(outcome);
 }

@@ -1,5 +1,4 @@
 export { type AuditCommand, auditLines } from "./cli.ts";
-export type { KernelEvent } from "./event.ts";
 export { type Filter, type FilterInput, parseFilter } from "./filter.ts";
 export { type Reason, reasons } from "./names.ts";
 export { readRecords } from "./reader.ts";

@@ -1,11 +1,15 @@
-/**
- * Names of the kernel's numbers in audit records. A test compares them with bpf/types/common.h, and `reasons` also with
- * docs/reasons.md.
- */
+import {
+  cipherAlgorithmNames,
+  encoding,
+  protocol,
+  reasonNames,
+  slot,
+  tlsStackNames,
+  tlsVersion,
+} from "../dataplane/types.gen.ts";
 
-/** `enum reason`, by number. */
+/** Why a placeholder went out as it was; docs/reasons.md has the cause and remedy of each. */
 export const reasons = [
-  null,
   "host-not-allowed",
   "port-not-allowed",
   "no-sni",
@@ -28,40 +32,44 @@ export const reasons = [
   "too-late",
   "expired",
 ] as const;
-export type Reason = NonNullable<(typeof reasons)[number]>;
+export type Reason = (typeof reasons)[number];
 
-/** `enum event_kind` of bpf/types/event.h. */
-export const eventKinds = { substituted: 1, refused: 2, attest: 3, exec: 4 } as const;
+export function reasonName(number: number): Reason | null {
+  return reasons.find((reason) => reason === reasonNames[number]) ?? null;
+}
 
-/** `enum slot` without the header's name. */
+/** A slot without its header's name. */
 export const slotNames: Readonly<Record<number, string>> = {
-  1: "header",
-  2: "header",
-  4: "query",
-  8: "path",
-  16: "body",
-  32: "any",
+  [slot.header]: "header",
+  [slot.namedHeader]: "header",
+  [slot.query]: "query",
+  [slot.path]: "path",
+  [slot.body]: "body",
+  [slot.any]: "any",
 };
 
-/** `enum encoding`: the alignment of base64 is nobody's business. */
-export const encodingNames = ["raw", "base64", "base64", "base64"] as const;
-
-/** `enum protocol`. */
-export const protocolNames = [null, "http/1.1", "http/2"] as const;
-
-/** `enum tls_version`. */
-export const versionNames: Readonly<Record<number, string>> = { 2: "1.2", 3: "1.3" };
-
-/** `enum cipher_algorithm`. */
-export const cipherNames: Readonly<Record<number, string>> = {
-  1: "aes-128-gcm",
-  2: "aes-256-gcm",
-  3: "chacha20-poly1305",
-  255: "unknown",
+/** The alignment of base64 is nobody's business. */
+export const encodingNames: Readonly<Record<number, string>> = {
+  [encoding.raw]: "raw",
+  [encoding.base64_0]: "base64",
+  [encoding.base64_1]: "base64",
+  [encoding.base64_2]: "base64",
 };
 
-/** `enum tls_stack`. */
-export const stackNames = [null, "openssl"] as const;
+export const protocolNames: Readonly<Record<number, string>> = {
+  [protocol.http1]: "http/1.1",
+  [protocol.http2]: "http/2",
+};
 
-/** `enum attest_mode`. */
-export const attestNames = ["certificate", "dns", "none"] as const;
+export const versionNames: Readonly<Record<number, string>> = {
+  [tlsVersion.tls1_2]: "1.2",
+  [tlsVersion.tls1_3]: "1.3",
+};
+
+export function cipherName(number: number): string | null {
+  return number === 0 ? null : (cipherAlgorithmNames[number] ?? null);
+}
+
+export function stackName(number: number): string | null {
+  return number === 0 ? null : (tlsStackNames[number] ?? null);
+}

@@ -1,16 +1,15 @@
+import { type Event, eventKind } from "../dataplane/types.gen.ts";
 import { redactPlaceholders } from "../placeholder/redact.ts";
 import { addressText, isMapped } from "../policy/address.ts";
-import type { KernelEvent } from "./event.ts";
+import { type AttestMode, attestModes } from "../policy/policy.ts";
 import {
-  attestNames,
-  cipherNames,
+  cipherName,
   encodingNames,
-  eventKinds,
   protocolNames,
   type Reason,
-  reasons,
+  reasonName,
   slotNames,
-  stackNames,
+  stackName,
   versionNames,
 } from "./names.ts";
 
@@ -31,7 +30,7 @@ export interface Destination {
   readonly address: string | null;
   readonly port: number | null;
   /** How the destination had proven who it is; of substitutions only. */
-  readonly attestation: (typeof attestNames)[number] | null;
+  readonly attestation: AttestMode | null;
 }
 
 /** One line of the audit trail. It holds no secret, no random part of a placeholder and no content of a request. */
@@ -65,14 +64,14 @@ export interface RecordContext {
 }
 
 /** The record of an event; undefined for the kinds that are no outcome. */
-export function recordOf(event: KernelEvent, context: RecordContext): AuditRecord | undefined {
+export function recordOf(event: Event, context: RecordContext): AuditRecord | undefined {
   const outcome = outcomeOf(event.kind);
   if (outcome === undefined) return undefined;
   const process = { pid: event.process, command: shown(event.command) };
   return {
     time: context.wallTime(event.timeNs).toISOString(),
     outcome,
-    reason: outcome === "refused" ? (reasons[event.reason] ?? null) : null,
+    reason: outcome === "refused" ? reasonName(event.reason) : null,
     secret: event.secret === 0 ? null : (context.secretName(event.secret) ?? null),
     workload: context.workload(event.workload, process) ?? null,
     destination: destinationOf(event, outcome),
@@ -81,8 +80,8 @@ export function recordOf(event: KernelEvent, context: RecordContext): AuditRecor
     protocol: protocolNames[event.protocol] ?? null,
     tls: {
       version: versionNames[event.version] ?? null,
-      cipher: cipherNames[event.algorithm] ?? null,
-      stack: stackNames[event.stack] ?? null,
+      cipher: cipherName(event.algorithm),
+      stack: stackName(event.stack),
     },
   };
 }
@@ -120,28 +119,28 @@ function emptyRecord(time: Date, outcome: AuditRecord["outcome"]): AuditRecord {
 }
 
 function outcomeOf(kind: number): "substituted" | "refused" | undefined {
-  if (kind === eventKinds.substituted) return "substituted";
-  return kind === eventKinds.refused ? "refused" : undefined;
+  if (kind === eventKind.substituted) return "substituted";
+  return kind === eventKind.refused ? "refused" : undefined;
 }
 
-function destinationOf(event: KernelEvent, outcome: "substituted" | "refused"): Destination {
+function destinationOf(event: Event, outcome: "substituted" | "refused"): Destination {
   const known = event.address.some((byte) => byte !== 0);
   const host = shown(event.host).slice(0, event.hostLength);
   return {
     host: host === "" ? null : host,
     address: known ? destinationAddress(event) : null,
     port: event.port === 0 ? null : event.port,
-    attestation: outcome === "substituted" ? (attestNames[event.attest] ?? null) : null,
+    attestation: outcome === "substituted" ? (attestModes[event.attest] ?? null) : null,
   };
 }
 
 /** An IPv4-mapped address that a packet of IPv6 carried is not the IPv4 address. */
-function destinationAddress({ address, ipv4 }: KernelEvent): string {
+function destinationAddress({ address, ipv4 }: Event): string {
   const text = addressText(address);
   return ipv4 === 0 && isMapped(address) ? `::ffff:${text}` : text;
 }
 
-function slotOf({ slot, header }: KernelEvent): string | null {
+function slotOf({ slot, header }: Event): string | null {
   const kind = slotNames[slot];
   if (kind !== "header" || header.length === 0) return kind ?? null;
   return `header:${shown(header.text).slice(0, header.length)}`;

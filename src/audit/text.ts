@@ -8,7 +8,9 @@ export function recordText(record: AuditRecord): string {
     time,
     outcome.padEnd(11),
     ...(record.reason === null ? [] : [record.reason]),
-    ...(outcome === "unprotected" ? [record.detail ?? ""] : [secret ?? "(unknown secret)", "→", destinationText(record.destination)]),
+    ...(outcome === "unprotected"
+      ? [record.detail ?? ""]
+      : [secret ?? "(unknown secret)", "→", destinationText(record.destination)]),
     ...(record.slot === null ? [] : [`in ${record.slot}${record.encoding === "base64" ? " (base64)" : ""}`]),
     ...(record.workload === null ? [] : [`by ${workloadText(record.workload)}`]),
   ];

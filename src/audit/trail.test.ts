@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import type { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
-import { appendFileSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -20,7 +29,11 @@ const newFile = () => join(directory, `audit-${++files}.jsonl`);
 const at = new Date("2026-11-23T16:20:01.123Z");
 const numbered = (count: number): AuditRecord => lostRecord(at, count);
 const line = (record: AuditRecord) => `${JSON.stringify(record)}\n`;
-const counts = (file: string) => readFileSync(file, "utf8").trimEnd().split("\n").map((text) => JSON.parse(text).count);
+const counts = (file: string) =>
+  readFileSync(file, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((text) => JSON.parse(text).count);
 
 test("records stand in the file in order, one a line, when write returns", async () => {
   const file = newFile();
@@ -31,7 +44,10 @@ test("records stand in the file in order, one a line, when write returns", async
     assert.equal(counts(file).at(-1), count);
   }
   await writer.close();
-  assert.deepEqual(counts(file), Array.from({ length: 101 }, (_, index) => index));
+  assert.deepEqual(
+    counts(file),
+    Array.from({ length: 101 }, (_, index) => index),
+  );
 });
 
 test("a new file may be read by its owner only", async () => {
@@ -49,16 +65,28 @@ test("a process that dies right after writing loses nothing, in a file and in a 
     for (let count = 0; count < 2000; count++) writer.write(lostRecord(new Date(0), count));
     process.kill(process.pid, "SIGKILL");`;
   const run = (target: string) =>
-    spawnSync(process.execPath, [...process.execArgv, "--input-type=module", "-e", program, target], { encoding: "utf8", maxBuffer: 1 << 24 });
+    spawnSync(process.execPath, [...process.execArgv, "--input-type=module", "-e", program, target], {
+      encoding: "utf8",
+      maxBuffer: 1 << 24,
+    });
   assert.equal(run(file).signal, "SIGKILL");
   const expected = Array.from({ length: 2000 }, (_, index) => index);
   assert.deepEqual(counts(file), expected);
   const { stderr } = run("-");
-  assert.deepEqual(stderr.trimEnd().split("\n").map((text) => JSON.parse(text).count), expected);
+  assert.deepEqual(
+    stderr
+      .trimEnd()
+      .split("\n")
+      .map((text) => JSON.parse(text).count),
+    expected,
+  );
 });
 
 test("a file that cannot be opened is an error that names it", () => {
-  assert.throws(() => new AuditWriter(join(directory, "no", "file")), /audit file .*no\/file cannot be opened \(ENOENT\); check/);
+  assert.throws(
+    () => new AuditWriter(join(directory, "no", "file")),
+    /audit file .*no\/file cannot be opened \(ENOENT\); check/,
+  );
 });
 
 test("a pipe that takes a few bytes at a time, or none for a while, gets every line whole and in order", async () => {
@@ -115,7 +143,10 @@ async function collect(records: AsyncIterable<AuditRecord>): Promise<(number | u
 
 test("a trail is read in order; lines that are no records are skipped", async () => {
   const file = newFile();
-  writeFileSync(file, `noise\n${line(numbered(1))}{"a":1}\n{broken\n\n${line(numbered(2))}${line(numbered(3)).slice(0, 20)}`);
+  writeFileSync(
+    file,
+    `noise\n${line(numbered(1))}{"a":1}\n{broken\n\n${line(numbered(2))}${line(numbered(3)).slice(0, 20)}`,
+  );
   assert.deepEqual(await collect(readRecords(file)), [1, 2]);
   await assert.rejects(collect(readRecords(join(directory, "none"))), /cannot be read \(ENOENT\); name the file/);
 });
@@ -155,7 +186,12 @@ const podRecord = unprotectedRecord(
   null,
   "x",
 );
-const runRecord: AuditRecord = { ...podRecord, outcome: "refused", secret: "shop/stripe/token", workload: { kind: "run", pid: 4711, command: "curl" } };
+const runRecord: AuditRecord = {
+  ...podRecord,
+  outcome: "refused",
+  secret: "shop/stripe/token",
+  workload: { kind: "run", pid: 4711, command: "curl" },
+};
 
 const filters: readonly (readonly [Parameters<typeof parseFilter>[0], pod: boolean, run: boolean])[] = [
   [{}, true, true],
@@ -194,10 +230,14 @@ test("filters that mean nothing are errors", () => {
 test("a star matches as a regular expression would", () => {
   const text = fc.string({ unit: fc.constantFrom("a", "b", "*"), maxLength: 8 });
   fc.assert(
-    fc.property(text, text.map((each) => each.replaceAll("*", "")), (pattern, secret) => {
-      const expected = new RegExp(`^${pattern.replaceAll("*", ".*")}$`).test(secret);
-      assert.equal(parseFilter({ secret: pattern })({ ...runRecord, secret }), expected);
-    }),
+    fc.property(
+      text,
+      text.map((each) => each.replaceAll("*", "")),
+      (pattern, secret) => {
+        const expected = new RegExp(`^${pattern.replaceAll("*", ".*")}$`).test(secret);
+        assert.equal(parseFilter({ secret: pattern })({ ...runRecord, secret }), expected);
+      },
+    ),
     { numRuns: 2000 },
   );
 });
@@ -207,7 +247,10 @@ test("kloak audit prints lines for readers, or the records", async () => {
   writeFileSync(file, line(podRecord) + line(runRecord));
   const lines: string[] = [];
   for await (const each of auditLines({ file, outcome: "refused", json: true })) lines.push(each);
-  assert.deepEqual(lines.map((each) => JSON.parse(each)), [runRecord]);
+  assert.deepEqual(
+    lines.map((each) => JSON.parse(each)),
+    [runRecord],
+  );
   for await (const each of auditLines({ file, workload: "web-1" })) lines.push(each);
   assert.match(lines[1] ?? "", /^2026-11-23T16:20:01\.123Z unprotected x by shop\/web-1 on n$/);
 });

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { test } from "node:test";
 import fc from "fast-check";
-import { chunkBytes, type Encoding, encoding, encodings } from "./encodings.ts";
+import { type Encoding, encoding } from "../dataplane/types.gen.ts";
+import { chunkBytes, encodings } from "./encodings.ts";
 import { makePlaceholder, placeholderProblem } from "./placeholder.ts";
 import { SecretValue } from "./secret-value.ts";
 import { printable } from "./testing.ts";
@@ -66,8 +67,14 @@ function form(placeholder: string, value: SecretValue, which: Encoding): Form {
   const delta = Buffer.concat(rows.map((row) => row.delta));
   const length = encodedLength(value.length, which);
   assert.equal(rows.length, Math.ceil(length / chunkBytes));
-  assert.ok(expected.subarray(length).every((byte) => byte === 0), "the rest is zero");
-  assert.ok(delta.subarray(length).every((byte) => byte === 0), "the rest is zero");
+  assert.ok(
+    expected.subarray(length).every((byte) => byte === 0),
+    "the rest is zero",
+  );
+  assert.ok(
+    delta.subarray(length).every((byte) => byte === 0),
+    "the rest is zero",
+  );
   return { bytes: value.length, expected, delta };
 }
 

@@ -1,11 +1,8 @@
 import { Buffer } from "node:buffer";
+import { constants, type Encoding, encoding } from "../dataplane/types.gen.ts";
 import type { SecretValue } from "./secret-value.ts";
 
-/** `enum encoding` of bpf/types/common.h: base64_N means that N bytes of the same group of three stand before. */
-export const encoding = { raw: 0, base64_0: 1, base64_1: 2, base64_2: 3 } as const;
-export type Encoding = (typeof encoding)[keyof typeof encoding];
-
-export const chunkBytes = 64;
+export const chunkBytes = constants.secretChunkBytes;
 
 /** One row of map `secret_chunks` without its secret's number: 64 bytes each, the last ones zero-padded. */
 export interface EncodedChunk {
@@ -60,7 +57,9 @@ export function base64Form(placeholder: Buffer, secret: Buffer, before: 0 | 1 | 
 
 /** The bytes with zero neighbours, encoded, without the characters in which they have no bit. */
 function base64Characters(bytes: Buffer, before: 0 | 1 | 2): Buffer {
-  const text = Buffer.concat([Buffer.alloc(before), bytes]).toString("base64").replaceAll("=", "");
+  const text = Buffer.concat([Buffer.alloc(before), bytes])
+    .toString("base64")
+    .replaceAll("=", "");
   return Buffer.from(text.slice(before), "latin1");
 }
 

@@ -1,5 +1,5 @@
 export { placeholderFor } from "./cli.ts";
-export { type EncodedChunk, type Encoding, encoding, encodings } from "./encodings.ts";
+export { type EncodedChunk, encodings } from "./encodings.ts";
 export { huffmanBits } from "./huffman.ts";
 export {
   longestValue,

@@ -71,7 +71,14 @@ for (const text of ordinary) {
 }
 
 test("a value of ZZ… and one of many symbols are reached", () => {
-  for (const text of ["ZZZZZZZZZZZZ", "P@ssw0rd", "Tr0ub4dor&3", "correct horse battery staple", 'a"b\\c{d}e<f>gHIJKLMN', "~".repeat(60)]) {
+  for (const text of [
+    "ZZZZZZZZZZZZ",
+    "P@ssw0rd",
+    "Tr0ub4dor&3",
+    "correct horse battery staple",
+    'a"b\\c{d}e<f>gHIJKLMN',
+    "~".repeat(60),
+  ]) {
     checkShape(valueOf(text), makePlaceholder(valueOf(text)));
   }
 });

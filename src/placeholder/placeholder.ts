@@ -75,7 +75,11 @@ function lengthProblem(value: SecretValue): PlaceholderProblem | undefined {
   }
   if (length > longestValue) {
     const problem = `the value has ${bytes(length)}; the longest that can be replaced has ${longestValue}`;
-    return { code: "value-too-long", problem, remedy: "manage only the key that is sent in requests, not a whole file" };
+    return {
+      code: "value-too-long",
+      problem,
+      remedy: "manage only the key that is sent in requests, not a whole file",
+    };
   }
   return undefined;
 }

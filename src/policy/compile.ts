@@ -1,10 +1,10 @@
-import { Buffer } from "node:buffer";
+import { proof, slot } from "../dataplane/types.gen.ts";
 import { encodings } from "../placeholder/encodings.ts";
 import type { SecretValue } from "../placeholder/secret-value.ts";
 import { markerOffset, tokenOf } from "../placeholder/token.ts";
 import { type HashName, hostRows, mergeHostRows, networkRows } from "./host-rows.ts";
 import type { SecretPolicy } from "./policy.ts";
-import { type KernelRows, proofNumbers, type Row, type SecretRow, slotBits, type TokenKey } from "./rows.ts";
+import type { KernelRows, Row, SecretRow, TokenKey } from "./rows.ts";
 import type { Slots } from "./slots.ts";
 
 /** A secret ready for the kernel. */
@@ -55,11 +55,11 @@ export function tokenRow(workload: number, placeholder: string, secret: number):
 }
 
 function secretRow(length: number, placeholder: string, policy: SecretPolicy): SecretRow {
-  const headers = policy.slots.headers.map((name) => ({ length: name.length, text: Buffer.from(name, "latin1") }));
+  const headers = policy.slots.headers.map((name) => ({ length: name.length, text: name }));
   return {
     length,
     markerOffset: markerOffset(placeholder),
-    proof: proofNumbers[policy.proof],
+    proof: proof[policy.proof],
     slots: slotSum(policy.slots),
     headerCount: headers.length,
     headers,
@@ -68,9 +68,9 @@ function secretRow(length: number, placeholder: string, policy: SecretPolicy): S
 
 function slotSum(slots: Slots): number {
   return (
-    (slots.header ? slotBits.header : 0) |
-    (slots.headers.length > 0 ? slotBits.named_header : 0) |
-    (slots.query ? slotBits.query : 0) |
-    (slots.path ? slotBits.path : 0)
+    (slots.header ? slot.header : 0) |
+    (slots.headers.length > 0 ? slot.namedHeader : 0) |
+    (slots.query ? slot.query : 0) |
+    (slots.path ? slot.path : 0)
   );
 }

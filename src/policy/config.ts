@@ -38,7 +38,9 @@ export function configFindings(document: YamlDocument, file: string): readonly F
   const data = Array.isArray(document.data) ? "list" : (document.data ?? {}); // valibot takes a list for an object
   const checked = v.safeParse(configSchema, data);
   if (!checked.success) return checked.issues.map((issue) => shapeFinding(issue, document, file));
-  return Object.entries(checked.output.secrets).flatMap(([name, secret]) => secretFindings(name, secret, document, file));
+  return Object.entries(checked.output.secrets).flatMap(([name, secret]) =>
+    secretFindings(name, secret, document, file),
+  );
 }
 
 type SecretData = ConfigData["secrets"][string];

@@ -1,9 +1,10 @@
+import { hostKind } from "../dataplane/types.gen.ts";
 import { networkOf } from "./address.ts";
 import type { Host, NameHost, NetworkHost } from "./hosts.ts";
 import type { SecretPolicy } from "./policy.ts";
 import { PolicyError } from "./policy-error.ts";
 import { mostPorts } from "./ports.ts";
-import { attestNumbers, type HostKey, type HostRule, hostKinds, type NetworkKey, type Row } from "./rows.ts";
+import { attestNumbers, type HostKey, type HostRule, type NetworkKey, type Row } from "./rows.ts";
 
 /** SipHash-2-4 of a lower-case name without trailing dot, under the data plane's key. */
 export type HashName = (name: string) => bigint;
@@ -15,8 +16,11 @@ export const anySecret = 0;
 export function hostRows(secret: number, policy: SecretPolicy, hash: HashName): readonly Row<HostKey, HostRule>[] {
   const names = policy.hosts.filter((host) => host.kind !== "network");
   const rows = names.map((host) => ({
-    key: { secret, kind: hostKinds[host.kind], name: hash(host.name) },
-    value: ruleOf(policy, names.filter((other) => sameName(host, other))),
+    key: { secret, kind: hostKind[host.kind], name: hash(host.name) },
+    value: ruleOf(
+      policy,
+      names.filter((other) => sameName(host, other)),
+    ),
   }));
   return mergeHostRows([rows, rows.map((row) => ({ ...row, key: { ...row.key, secret: anySecret } }))]);
 }
@@ -40,7 +44,10 @@ export function networkRows(secret: number, policy: SecretPolicy): readonly Row<
   const networks = policy.hosts.filter((host) => host.kind === "network");
   const rows = networks.map((network) => ({
     key: { prefix: 32 + network.bits, secret: inNetworkOrder(secret), address: network.address },
-    value: ruleOf(policy, networks.filter((wider) => isInside(network, wider))),
+    value: ruleOf(
+      policy,
+      networks.filter((wider) => isInside(network, wider)),
+    ),
   }));
   const distinct = new Map(rows.map((row) => [`${row.key.prefix} ${row.key.address.join(".")}`, row]));
   return [...distinct.values()];

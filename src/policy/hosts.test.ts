@@ -120,7 +120,24 @@ test("lists are comma-separated or arrays, or both", () => {
 });
 
 test("whatever is written, it is parsed to a host that reads back the same, or refused with a PolicyError", () => {
-  const pieces = fc.constantFrom("a", "B", "1", ".", "*", ":", "/", "[", "]", "::", "443", "ü", "-", "%", "10.0.0.0", " ");
+  const pieces = fc.constantFrom(
+    "a",
+    "B",
+    "1",
+    ".",
+    "*",
+    ":",
+    "/",
+    "[",
+    "]",
+    "::",
+    "443",
+    "ü",
+    "-",
+    "%",
+    "10.0.0.0",
+    " ",
+  );
   const text = fc.oneof(
     fc.string({ unit: "binary" }),
     fc.array(pieces, { maxLength: 12 }).map((each) => each.join("")),
@@ -150,7 +167,15 @@ test("addresses read back as they were written", () => {
   );
   fc.assert(fc.property(fc.ipV4(), (text) => assert.equal(addressText(addressBytes(text) as Buffer), text)));
   // RFC 5952 4
-  for (const text of ["2001:db8::1", "::", "::1", "2001:db8:0:1:1:1:1:1", "2001:0:0:1::1", "2001:db8::1:0:0:1", "fe80::"]) {
+  for (const text of [
+    "2001:db8::1",
+    "::",
+    "::1",
+    "2001:db8:0:1:1:1:1:1",
+    "2001:0:0:1::1",
+    "2001:db8::1:0:0:1",
+    "fe80::",
+  ]) {
     assert.equal(addressText(addressBytes(text) as Buffer), text);
   }
 });

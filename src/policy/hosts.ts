@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { domainToASCII } from "node:url";
 import { addressBytes, addressText, isMapped, mappedPrefix, networkOf } from "./address.ts";
 import { entriesOf } from "./list.ts";
@@ -16,7 +17,7 @@ export interface NameHost {
 export interface NetworkHost {
   readonly kind: "network";
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d; bits after the prefix are zero. */
-  readonly address: Uint8Array;
+  readonly address: Buffer;
   /** Length of the prefix, of 128. */
   readonly bits: number;
   readonly port: number | undefined;
@@ -117,9 +118,9 @@ function prefixBits(entry: string, isIPv6: boolean, length: string): number {
 }
 
 /** A network with bits after its prefix is a slip; one that holds all of IPv4 or IPv6 is a `*` in disguise. */
-function refuseUnevenNetwork(entry: string, address: Uint8Array, bits: number): void {
+function refuseUnevenNetwork(entry: string, address: Buffer, bits: number): void {
   const network = networkOf(address, bits);
-  const holdsIPv4 = bits <= 96 && networkOf(mappedPrefixAddress(), bits).equals(network);
+  const holdsIPv4 = bits <= 96 && networkOf(Buffer.concat([mappedPrefix], 16), bits).equals(network);
   if (bits === 0 || holdsIPv4) {
     throw invalid(entry, "would allow every address", "name the networks that the secret may go to");
   }
@@ -127,12 +128,6 @@ function refuseUnevenNetwork(entry: string, address: Uint8Array, bits: number): 
     const meant = networkText({ kind: "network", address: network, bits, port: undefined });
     throw invalid(entry, "has bits set after its prefix", `write ${quoted(meant)}, or leave the prefix out`);
   }
-}
-
-function mappedPrefixAddress(): Uint8Array {
-  const address = new Uint8Array(16);
-  address.set(mappedPrefix);
-  return address;
 }
 
 function parseName(entry: string, text: string, port: number | undefined): NameHost {
@@ -151,8 +146,7 @@ function parseName(entry: string, text: string, port: number | undefined): NameH
 
 function asciiName(entry: string, text: string): string {
   const name = text.replace(/\.$/, "");
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: what is not ASCII is an internationalised name
-  if (/^[\x00-\x7f]*$/.test(name)) return name.toLowerCase();
+  if (!/[\u0080-\uffff]/.test(name)) return name.toLowerCase();
   const ascii = domainToASCII(name);
   if (ascii === "") throw invalid(entry, "is not a valid internationalised name", "check its spelling");
   return ascii;

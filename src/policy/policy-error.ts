@@ -23,6 +23,8 @@ export function quoted(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
 }
 
-export function noHosts(remedy = "name the hosts that it may be sent to, for instance hosts: api.example.com"): PolicyError {
+export function noHosts(
+  remedy = "name the hosts that it may be sent to, for instance hosts: api.example.com",
+): PolicyError {
   return new PolicyError("hosts-missing", "no hosts: the secret would go nowhere", remedy);
 }

@@ -12,7 +12,10 @@ const ports: readonly (readonly [written: PortsInput, meant: readonly number[] |
   ["443/tcp", [443]],
   ["443/TCP", [443]],
   [443, [443]],
-  [[8443, "443/tcp", 443], [443, 8443]],
+  [
+    [8443, "443/tcp", 443],
+    [443, 8443],
+  ],
   ["443, 8443/tcp", [443, 8443]],
   ["", []],
   [[], []],
@@ -65,14 +68,17 @@ for (const [written, meant] of slots) {
 
 test("the defaults: any port, header, certificate, flow, no prefix", () => {
   const policy = parsePolicy({ hosts: "api.openai.com" });
-  assert.deepEqual({ ...policy, hosts: [] }, {
-    hosts: [],
-    ports: [],
-    slots: { header: true, headers: [], query: false, path: false },
-    attest: "certificate",
-    proof: "flow",
-    prefix: "",
-  });
+  assert.deepEqual(
+    { ...policy, hosts: [] },
+    {
+      hosts: [],
+      ports: [],
+      slots: { header: true, headers: [], query: false, path: false },
+      attest: "certificate",
+      proof: "flow",
+      prefix: "",
+    },
+  );
 });
 
 const conflicts: readonly (readonly [Parameters<typeof parsePolicy>[0], RegExp, string])[] = [

@@ -54,7 +54,8 @@ function addSlot(slots: { header: boolean; headers: Set<string>; query: boolean;
       else slots.header = true;
       return;
     case "query":
-      if (hasName) throw unsupported(entry, 'a single query parameter cannot be chosen yet; "query" allows all of them');
+      if (hasName)
+        throw unsupported(entry, 'a single query parameter cannot be chosen yet; "query" allows all of them');
       slots.query = true;
       return;
     case "path":

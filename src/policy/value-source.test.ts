@@ -56,8 +56,16 @@ const failures: readonly (readonly [what: string, source: () => ValueSource, mes
   ["a directory", () => ({ kind: "file", path: "." }), /file \. is a directory/],
   ["empty file", () => file("empty", "\n"), /file empty is empty/],
   ["endless file", () => ({ kind: "file", path: "/dev/zero" }), /more than 16384 bytes/],
-  ["no program", () => ({ kind: "command", command: ["/no/such/program"] }), /"\/no\/such\/program" was not found; check/],
-  ["failing", () => ({ kind: "command", command: ["sh", "-c", `printf ${value}; exit 3`] }), /status 3; run it by hand/],
+  [
+    "no program",
+    () => ({ kind: "command", command: ["/no/such/program"] }),
+    /"\/no\/such\/program" was not found; check/,
+  ],
+  [
+    "failing",
+    () => ({ kind: "command", command: ["sh", "-c", `printf ${value}; exit 3`] }),
+    /status 3; run it by hand/,
+  ],
   ["killed", () => ({ kind: "command", command: ["sh", "-c", "kill -9 $$"] }), /SIGKILL/],
   ["silent", () => ({ kind: "command", command: ["true"] }), /command "true" is empty/],
   ["endless", () => ({ kind: "command", command: ["yes"] }), /more than 16384 bytes/],
@@ -88,8 +96,16 @@ test("--secret NAME@HOSTS[=SOURCE]", () => {
     return { name, source, hosts: policy.hosts.length };
   };
   assert.deepEqual(parse("KEY@api.openai.com"), { name: "KEY", source: { kind: "env", name: "KEY" }, hosts: 1 });
-  assert.deepEqual(parse("KEY@a.com,*.b.com:443=env:OTHER"), { name: "KEY", source: { kind: "env", name: "OTHER" }, hosts: 2 });
-  assert.deepEqual(parse("KEY@[2001:db8::1]:443=file:a=b"), { name: "KEY", source: { kind: "file", path: "a=b" }, hosts: 1 });
+  assert.deepEqual(parse("KEY@a.com,*.b.com:443=env:OTHER"), {
+    name: "KEY",
+    source: { kind: "env", name: "OTHER" },
+    hosts: 2,
+  });
+  assert.deepEqual(parse("KEY@[2001:db8::1]:443=file:a=b"), {
+    name: "KEY",
+    source: { kind: "file", path: "a=b" },
+    hosts: 1,
+  });
   assert.deepEqual(parse("KEY@a.com=cmd:pass show x@y"), {
     name: "KEY",
     source: { kind: "command", command: ["sh", "-c", "pass show x@y"] },
@@ -113,10 +129,13 @@ const options: readonly (readonly [string, RegExp])[] = [
 
 for (const [text, message] of options) {
   test(`--secret ${text} is refused with the fix, and without the value`, () => {
-    assert.throws(() => parseSecretOption(text), (error: Error) => {
-      assert.match(error.message, message);
-      assert.ok(!error.message.includes("sk-live"));
-      return true;
-    });
+    assert.throws(
+      () => parseSecretOption(text),
+      (error: Error) => {
+        assert.match(error.message, message);
+        assert.ok(!error.message.includes("sk-live"));
+        return true;
+      },
+    );
   });
 }

@@ -65,17 +65,11 @@ export function sourceText(source: ValueSource): string {
 }
 
 async function readBytes(source: ValueSource, options: ReadOptions): Promise<Buffer> {
-  switch (source.kind) {
-    case "env": {
-      const value = (options.env ?? process.env)[source.name];
-      if (value !== undefined) return Buffer.from(value);
-      throw failure(source, options, "source-missing", "is not set", "set it, or name another source");
-    }
-    case "file":
-      return withoutLineEnd(await readStart(source, options));
-    case "command":
-      return withoutLineEnd(await outputOf(source, options));
-  }
+  if (source.kind === "file") return withoutLineEnd(await readStart(source, options));
+  if (source.kind === "command") return withoutLineEnd(await outputOf(source, options));
+  const value = (options.env ?? process.env)[source.name];
+  if (value !== undefined) return Buffer.from(value);
+  throw failure(source, options, "source-missing", "is not set", "set it, or name another source");
 }
 
 /** Reads at most one byte more than is wanted: the file may be a pipe or /dev/zero. */

@@ -1,4 +1,14 @@
-import { type Document, isAlias, isMap, isNode, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from "yaml";
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  parseAllDocuments,
+} from "yaml";
 import type { Finding } from "./finding.ts";
 
 /** One document of a YAML file, with the lines of its parts. */
@@ -55,10 +65,15 @@ function offsetOf(document: Document.Parsed, path: readonly (string | number)[])
   return offset;
 }
 
-function child(node: Node | undefined, step: string | number): { node: unknown; offset: number | undefined } | undefined {
+function child(
+  node: Node | undefined,
+  step: string | number,
+): { node: unknown; offset: number | undefined } | undefined {
   if (isMap(node)) {
     const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === String(step));
-    return pair === undefined ? undefined : { node: pair.value, offset: isNode(pair.key) ? pair.key.range?.[0] : undefined };
+    return pair === undefined
+      ? undefined
+      : { node: pair.value, offset: isNode(pair.key) ? pair.key.range?.[0] : undefined };
   }
   if (isSeq(node)) {
     const item = node.items[Number(step)];
