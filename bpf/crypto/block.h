@@ -2,7 +2,9 @@
 /*
  * The shapes that ciphers work on. All of it is for memory of a map value, or the stack where it is small: global BPF
  * functions take pointers to types of constant size, and the verifier wants the whole type to be readable and writable.
- * None of these functions may run inside a bpf_loop callback: those that are long are bpf_loops themselves.
+ * Memory on the stack must be initialised before it is passed, results too: kernels before 6.3 (commit 6715df8d5d24)
+ * refuse to hand uninitialised stack to a global function.
+ * None of the functions over a whole text may run inside a bpf_loop callback: they are bpf_loops themselves.
  * Nothing here is constant-time: tables are indexed by secret bytes and branches depend on lengths. Who could measure
  * that is on the same core as the process whose TLS library holds the same key.
  */

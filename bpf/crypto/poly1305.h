@@ -62,9 +62,14 @@ static __always_inline void poly1305_add(struct poly1305 *state, __u64 low, __u6
 	state->h[4] = d4 & k_limb_mask;
 }
 
+/* Apart: for the few blocks that are not whole blocks of the text, without their temporaries in the caller's frame. */
+static __noinline void poly1305_add_one(struct poly1305 *state, __u64 low, __u64 high)
+{
+	poly1305_add(state, low, high);
+}
+
 /* h mod 2^130 - 5, plus s, mod 2^128. */
-static __always_inline void poly1305_finish(struct poly1305 *state, const struct chacha20_block *one_time,
-					    struct block *tag)
+static __noinline void poly1305_finish(struct poly1305 *state, const struct chacha20_block *one_time, struct block *tag)
 {
 	__u64 h0 = state->h[0], h1 = state->h[1], h2 = state->h[2], h3 = state->h[3], h4 = state->h[4];
 
@@ -144,7 +149,7 @@ __noinline int poly1305_tag(const struct chacha20_block *one_time, const struct 
 		return -1;
 	poly1305_init(&loop.state, one_time);
 	if (aad->bytes)
-		poly1305_add(&loop.state, aad->text.words[0], aad->text.words[1]);
+		poly1305_add_one(&loop.state, aad->text.words[0], aad->text.words[1]);
 	loop.text = text;
 	loop.end = whole;
 	bpf_loop((whole + k_poly1305_run - 1) / k_poly1305_run, poly1305_step, &loop, 0);
@@ -155,9 +160,9 @@ __noinline int poly1305_tag(const struct chacha20_block *one_time, const struct 
 			low &= (1ULL << bits) - 1;
 		else
 			high = text->blocks[whole].words[1] & ((1ULL << (bits - 64)) - 1);
-		poly1305_add(&loop.state, low, high);
+		poly1305_add_one(&loop.state, low, high);
 	}
-	poly1305_add(&loop.state, aad->bytes, length);
+	poly1305_add_one(&loop.state, aad->bytes, length);
 	poly1305_finish(&loop.state, one_time, tag);
 	return 0;
 }
