@@ -1,4 +1,4 @@
-import { commandEnvironment, type HiddenValue } from "../run/environment.ts";
+import { commandEnvironment, type HiddenValue, ignoredSignals } from "../run/environment.ts";
 import { readFacts, requireHost } from "../run/host.ts";
 import { CommandError } from "../run/launcher.ts";
 import type { PortPair } from "../run/loopback.ts";
@@ -53,7 +53,7 @@ async function attempt(command: readonly string[], options: RunOptions, report: 
         command,
         environment: commandEnvironment(process.env, secrets.map(hidden), user),
         identity: user,
-        ignoredSignals: BigInt(process.env.KLOAK_IGNORED_SIGNALS ?? 0),
+        ignoredSignals: BigInt(process.env[ignoredSignals] ?? 0),
       },
       covers: secrets.flatMap(({ file, placeholder }) => (file === undefined ? [] : [{ over: file, content: placeholder }])),
       publish: options.publish ?? [],

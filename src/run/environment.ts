@@ -10,6 +10,9 @@ export interface HiddenValue {
   readonly source: string | undefined;
 }
 
+/** Set by bin/kloak for kloak alone. */
+export const ignoredSignals = "KLOAK_IGNORED_SIGNALS";
+
 /**
  * The command's environment: kloak's own, with the placeholders, without the variables that the values came from, and
  * with the placeholder wherever else a value stands. A command that runs as another user gets that user's HOME, USER,
@@ -23,7 +26,7 @@ export function commandEnvironment(
   const sources = new Set(secrets.map((secret) => secret.source));
   const result: Record<string, string> = {};
   for (const [name, value] of Object.entries(own)) {
-    if (value !== undefined && !sources.has(name)) result[name] = hide(value, secrets);
+    if (value !== undefined && !sources.has(name) && name !== ignoredSignals) result[name] = hide(value, secrets);
   }
   if (user !== undefined) Object.assign(result, { HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell });
   for (const { name, placeholder } of secrets) result[name] = placeholder;
