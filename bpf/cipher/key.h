@@ -46,12 +46,12 @@ __noinline int key_make_name(struct context *context, struct sealing *sealing)
 		return -1;
 	if (context->algorithm == cipher_chacha20_poly1305) {
 		const struct nonce no_nonce = {};
-		struct chacha20_block stream;
+		struct chacha20_block stream = {}; /* see crypto/block.h */
 
 		chacha20_block(&context->key, &no_nonce, 0, &stream);
 		memcpy(context->name.id, stream.words, sizeof(context->name.id));
 	} else {
-		struct block h;
+		struct block h = {};
 
 		aes_expand(&sealing->aes, &context->key, key_bytes(context->algorithm));
 		aes_encrypt(&sealing->aes, &zero, &h);

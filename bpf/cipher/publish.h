@@ -188,7 +188,7 @@ __noinline int seal_tag_ghash(struct key_state *state, struct sealing *sealing, 
 {
 	struct ghash_delta delta;
 	struct patch_key key = {};
-	struct block tag;
+	struct block tag = {};
 
 	if (!state || !sealing)
 		return -1;
