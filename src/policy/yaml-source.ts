@@ -28,7 +28,8 @@ export function parseYaml(text: string, file: string): readonly YamlDocument[] {
 
 function read(document: Document.Parsed, lines: LineCounter, file: string): YamlDocument {
   const lineAt = (offset: number) => Math.max(1, lines.linePos(offset).line);
-  const problems: Finding[] = document.errors.map(({ message, pos }) => ({
+  // What follows the first error is mostly its consequence.
+  const problems: Finding[] = document.errors.slice(0, 1).map(({ message, pos }) => ({
     severity: "error",
     file,
     line: lineAt(pos[0]),
