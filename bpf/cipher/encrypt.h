@@ -9,8 +9,8 @@
 #include "../maps/keys.h"
 #include "../maps/sealing.h"
 
-static __always_inline void encrypt_blocks(
-	const struct key_state *key, struct sealing *sealing, __u32 first, __u32 count)
+static __always_inline void encrypt_blocks(const struct key_state *key, struct sealing *sealing, __u32 first,
+					   __u32 count)
 {
 	if (key->algorithm == cipher_chacha20_poly1305)
 		chacha20_xor(&key->chacha, &sealing->nonce, &sealing->scan.text, first, count);

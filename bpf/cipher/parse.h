@@ -10,7 +10,7 @@
 
 enum {
 	k_blocks_with_markers_max = 16, /* pipelined requests with markers in one record */
-	k_listen_max = 2048,            /* bytes of a record that are searched when nothing can be replaced any more */
+	k_listen_max = 2048, /* bytes of a record that are searched when nothing can be replaced any more */
 };
 
 /* Of a record that lies wholly in a body only the two ends are looked at. */

@@ -112,7 +112,8 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 	memset(words, 0, k_secret_chunk_bytes);
 	bpf_probe_read_kernel(sealing->candidate, take, (const __u8 *)&sealing->scan.text + at);
 	if (placeholder->encoding != encoding_raw) {
-		__u32 slot = sealing->patch.edit_count & (k_edits_max - 1), last = (take - 1) & (k_secret_chunk_bytes - 1);
+		__u32 slot = sealing->patch.edit_count & (k_edits_max - 1),
+		      last = (take - 1) & (k_secret_chunk_bytes - 1);
 		int value;
 
 		/* The characters that hold a neighbour's bits too: compare our bits, and keep its. */
@@ -120,7 +121,8 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 			sealing->edge[slot][0] = chunk->delta[0];
 		if (index == 0 && placeholder->first_mask != 0x3f) {
 			value = h1_base64(sealing->candidate[0]);
-			sealing->edge[slot][0] = base64_character((value ^ chunk->delta[0]) & 63) ^ sealing->candidate[0];
+			sealing->edge[slot][0] =
+				base64_character((value ^ chunk->delta[0]) & 63) ^ sealing->candidate[0];
 			sealing->candidate[0] = base64_character(value & placeholder->first_mask);
 		}
 		sealing->edge[slot][1] = chunk->delta[last];
@@ -140,8 +142,8 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 }
 
 /* Where it stands, from where its marker stands. */
-static __always_inline void placeholder_place(
-	struct placeholder *placeholder, const struct secret *secret, const struct h1_found *found)
+static __always_inline void placeholder_place(struct placeholder *placeholder, const struct secret *secret,
+					      const struct h1_found *found)
 {
 	__s32 before = found->marker - secret->marker_offset;
 	__u32 start = before, end = before + secret->length;
@@ -185,8 +187,8 @@ static __always_inline __u8 placeholder_slot(const struct secret *secret, const 
 	return 0;
 }
 
-static __always_inline int placeholder_refuse(
-	struct sealing *sealing, const struct h1_found *found, const struct placeholder *placeholder, __u8 reason)
+static __always_inline int placeholder_refuse(struct sealing *sealing, const struct h1_found *found,
+					      const struct placeholder *placeholder, __u8 reason)
 {
 	if (sealing->refused)
 		return reason;
@@ -202,7 +204,8 @@ static __always_inline int placeholder_refuse(
 
 /* The request's part in the decision, and the edit itself. */
 static __always_inline int placeholder_edit(struct sealing *sealing, struct key_state *key,
-	const struct h1_found *found, const struct secret *secret, const struct placeholder *placeholder)
+					    const struct h1_found *found, const struct secret *secret,
+					    const struct placeholder *placeholder)
 {
 	struct h1_parser *parser = &key->parser;
 	__u32 count = sealing->patch.edit_count;
@@ -259,7 +262,7 @@ __noinline int placeholder_decide(struct sealing *sealing, struct key_state *key
 	token.workload = sealing->key.workload;
 	bytes = placeholder_token(sealing, which, &token);
 	if (bytes == 0 || (bytes < k_token_bytes && sealing->scan.position == sealing->scan.end &&
-				  (key->parser.state == h1_value || key->parser.state == h1_target)))
+			   (key->parser.state == h1_value || key->parser.state == h1_target)))
 		return placeholder_refuse(sealing, found, &placeholder, reason_split_over_records);
 	placeholder.secret = placeholder_look_up(&token, bytes);
 	if (!placeholder.secret) {
@@ -279,8 +282,8 @@ __noinline int placeholder_decide(struct sealing *sealing, struct key_state *key
 	if (placeholder.start < 0 || (__u32)placeholder.start + placeholder.length > sealing->scan.end)
 		return placeholder_refuse(sealing, found, &placeholder, reason_split_over_records);
 	placeholder.sealing = sealing;
-	bpf_loop((placeholder.length + k_secret_chunk_bytes - 1) / k_secret_chunk_bytes, placeholder_compare, &placeholder,
-		0);
+	bpf_loop((placeholder.length + k_secret_chunk_bytes - 1) / k_secret_chunk_bytes, placeholder_compare,
+		 &placeholder, 0);
 	if (placeholder.differs)
 		return reason_none;
 	reason = placeholder_edit(sealing, key, found, secret, &placeholder);

@@ -112,14 +112,14 @@ __noinline int publish_delta(struct sealing *sealing, struct patch_key *where, _
 }
 
 /* The delta of one chunk into GHASH. */
-__noinline int publish_ghash(
-	struct ghash_delta *delta, struct ghash_key *key, const struct region_chunk *chunk, __u32 index)
+__noinline int publish_ghash(struct ghash_delta *delta, struct ghash_key *key, const struct region_chunk *chunk,
+			     __u32 index)
 {
 	if (!delta || !key || !chunk)
 		return -1;
 	for (__u32 i = 0; i < k_region_chunk_bytes / k_block_bytes; i++)
 		ghash_delta_add(delta, key, (const struct block *)&chunk->delta[i * k_block_bytes],
-			index * (k_region_chunk_bytes / k_block_bytes) + i);
+				index * (k_region_chunk_bytes / k_block_bytes) + i);
 	return 0;
 }
 

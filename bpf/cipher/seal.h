@@ -137,7 +137,7 @@ unreadable:
 
 /* text, length: of the plaintext, in TLS 1.3 with inner type and padding. Returns the taken key if seal_end is to follow. */
 static __always_inline struct key_state *seal_begin(struct context *context, struct sealing *sealing, __u64 text,
-	__u32 length, __u32 stack)
+						    __u32 length, __u32 stack)
 {
 	struct key_state *key;
 	int content;

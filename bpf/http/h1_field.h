@@ -6,12 +6,12 @@
 #include "h1.h"
 
 /* Up to eight characters as a word, the first lowest; folds to a constant. */
-#define H1_WORD(text)                                  \
-	({                                             \
-		const char __text[8] = text;           \
-		__u64 __word;                          \
-		memcpy(&__word, __text, 8);            \
-		__word;                                \
+#define H1_WORD(text)                        \
+	({                                   \
+		const char __text[8] = text; \
+		__u64 __word;                \
+		memcpy(&__word, __text, 8);  \
+		__word;                      \
 	})
 
 static __always_inline __u8 h1_lower(__u8 c)
@@ -88,8 +88,6 @@ static __always_inline bool h1_forbids(const __u64 name[5], __u32 length)
 		return true;
 	if (name[0] == H1_WORD("user-age"))
 		return length == 10 && name[1] == H1_WORD("nt");
-	if (name[0] == H1_WORD("transfer"))
-		return true;
 	return length == 19 && name[0] == H1_WORD("proxy-au") && name[1] == H1_WORD("thorizat") &&
 	       name[2] == H1_WORD("ion");
 }

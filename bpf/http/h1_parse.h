@@ -45,10 +45,12 @@ static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_sc
 	}
 	if (at + 8 > scan->end || at > sizeof(scan->text) - 8)
 		return false;
-	word = *(const __u64 *)((const __u8 *)&scan->text + at); /* not aligned: all that the verifier asks is that the CPU can */
-	if (parser->state == h1_lost ? h1_any_is(word, ':') :
-	    h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) | h1_any_is(word, ':') |
-	    (parser->state == h1_target ? h1_any_is(word, '?') : 0))
+	word = *(const __u64 *)((const __u8 *)&scan->text +
+				at); /* not aligned: all that the verifier asks is that the CPU can */
+	if (parser->state == h1_lost ?
+		    h1_any_is(word, ':') :
+		    h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) |
+			    h1_any_is(word, ':') | (parser->state == h1_target ? h1_any_is(word, '?') : 0))
 		return false;
 	parser->window = bpf_be64_to_cpu(word);
 	parser->length += 8;
@@ -209,8 +211,10 @@ static __always_inline bool h1_read_base64(struct h1_parser *parser, __u8 c)
 	parser->base64_length++;
 	if (!phase)
 		return false;
-	parser->decoded = parser->decoded << 8 |
-			  (((before << 6 | value) >> (phase == 1 ? 4 : phase == 2 ? 2 : 0)) & 0xff);
+	parser->decoded = parser->decoded << 8 | (((before << 6 | value) >> (phase == 1 ? 4 :
+									     phase == 2 ? 2 :
+											  0)) &
+						  0xff);
 	return (parser->decoded & K_H1_MARKER_MASK) == K_H1_MARKER;
 }
 

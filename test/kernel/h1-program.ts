@@ -1,0 +1,161 @@
+/* The parser of h1.bpf.c, loaded into this kernel: one stream of requests, record after record. */
+import { Buffer } from "node:buffer";
+import { join } from "node:path";
+import { bytes, i32, list, struct, u16, u32, u64, u8 } from "../../src/dataplane/codec.ts";
+import { BpfObject, projectRoot } from "../../src/dataplane/index.ts";
+
+export const states = [
+  "idle",
+  "method",
+  "target",
+  "version",
+  "line-start",
+  "name",
+  "value-start",
+  "value",
+  "value-lf",
+  "block-lf",
+  "body",
+  "chunk-size",
+  "chunk-size-lf",
+  "chunk-data",
+  "chunk-cr",
+  "chunk-lf",
+  "last-cr",
+  "last-lf",
+  "opaque",
+  "lost",
+] as const;
+export type State = (typeof states)[number];
+
+/** What the parser said of one record. */
+export interface Reading {
+  readonly state: State;
+  /** Bytes of body or chunk still to come. */
+  readonly left: bigint;
+  /** Of the record, [0, head) and [tail, end) have been read. */
+  readonly head: number;
+  readonly tail: number;
+  readonly notes: readonly Note[];
+}
+
+/** A marker. Offsets are in the record, and negative where it began in an earlier one. */
+export interface Note {
+  /** Of a marker in base64: its offset in the decoded text. */
+  readonly marker: number;
+  /** Where the base64 text starts. */
+  readonly base64: number | undefined;
+  readonly slot: "header" | "query" | "path" | "lost";
+  readonly forbidden: boolean;
+  readonly header: string;
+  /** The parser's when it handed the marker over: at the end of the header block, of the record, or at a loss. */
+  readonly state: State;
+  readonly host: string | undefined;
+}
+
+export interface H1Program {
+  /** The next record of the stream. At most 16400 bytes. */
+  read(record: Buffer): Reading;
+  /** Begins another stream. */
+  reset(): void;
+  close(): void;
+}
+
+const hasHost = 1;
+const slots: Readonly<Record<number, Note["slot"]>> = { 0: "lost", 1: "header", 4: "query", 8: "path" };
+
+interface RawNote {
+  readonly marker: number;
+  readonly base64: number;
+  readonly isBase64: number;
+  readonly slot: number;
+  readonly forbidden: number;
+  readonly headerLength: number;
+  readonly header: Buffer;
+  readonly state: number;
+  readonly flags: number;
+  readonly hostLength: number;
+  readonly host: Buffer;
+}
+
+const note = struct<RawNote>(312, {
+  marker: [0, i32],
+  base64: [4, i32],
+  isBase64: [8, u8],
+  slot: [9, u8],
+  forbidden: [10, u8],
+  headerLength: [12, u8],
+  header: [13, bytes(39)],
+  state: [52, u8],
+  flags: [53, u8],
+  hostLength: [54, u16],
+  host: [56, bytes(256)],
+});
+
+interface Case {
+  readonly left: bigint;
+  readonly parser: Buffer;
+  readonly end: number;
+  readonly head: number;
+  readonly tail: number;
+  readonly text: Buffer;
+  readonly noteCount: number;
+  readonly notes: readonly RawNote[];
+}
+
+/** h1.bpf.c asserts the offsets. */
+const h1Case = struct<Case>(17632 + 64 * 312, {
+  left: [0, u64],
+  parser: [0, bytes(368)],
+  end: [372, u32],
+  head: [376, u32],
+  tail: [380, u32],
+  text: [1224, bytes(16400)],
+  noteCount: [17624, u32],
+  notes: [17632, list(note, 64)],
+});
+
+const blank = h1Case.decode(Buffer.alloc(h1Case.bytes));
+
+function readable(raw: RawNote): Note {
+  return {
+    marker: raw.marker,
+    base64: raw.isBase64 ? raw.base64 : undefined,
+    slot: slots[raw.slot] ?? "lost",
+    forbidden: raw.forbidden !== 0,
+    header: raw.header.toString("latin1", 0, raw.headerLength),
+    state: states[raw.state] ?? "lost",
+    host: raw.flags & hasHost ? raw.host.toString("latin1", 0, raw.hostLength) : undefined,
+  };
+}
+
+/** Throws what the verifier said if the program is refused. */
+export function loadH1Program(): H1Program {
+  const object = new BpfObject(join(projectRoot, "build/test/h1.bpf.o"));
+  const cases = object.map("cases", u32, h1Case);
+  let parser = blank.parser;
+  return {
+    read: (record) => {
+      cases.set(0, { ...blank, left: parser.readBigUInt64LE(0), parser, end: record.length, text: record });
+      const { value } = object.testRun("parse_record");
+      if (value !== 0) throw new Error(`parse_record returned ${value}`);
+      const after = cases.get(0);
+      if (!after) throw new Error("map cases is empty");
+      parser = after.parser;
+      return {
+        state: states[parser[107] ?? -1] ?? "lost",
+        left: after.left,
+        head: after.head,
+        tail: after.tail,
+        notes: after.notes.slice(0, after.noteCount).map(readable),
+      };
+    },
+    reset: () => {
+      parser = blank.parser;
+    },
+    close: () => {
+      cases.close();
+      object.close();
+    },
+  };
+}
