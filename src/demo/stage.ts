@@ -82,7 +82,19 @@ export class Stage {
   /** Records what arrives at the other machine, until the returned function is called. */
   async capture(name: string): Promise<() => Promise<Buffer>> {
     const file = this.file(name);
-    const filter = ["-Z", "root", "-i", this.#far.interface, "-U", "-s", "0", "-w", file, `tcp port ${this.port}`];
+    const filter = [
+      "-Z",
+      "root",
+      "-i",
+      this.#far.interface,
+      "--immediate-mode",
+      "-U",
+      "-s",
+      "0",
+      "-w",
+      file,
+      `tcp port ${this.port}`,
+    ];
     const [program = "", ...args] = this.#far.within(["tcpdump", ...filter]);
     const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
     this.#children.add(child);

@@ -141,8 +141,10 @@ function report(request: ServedRequest): void {
   send({ type: "request", request });
 }
 
-function fault(plan: ListenerPlan, error: Error): void {
-  const code = "code" in error ? ` (${String(error.code)})` : "";
+function fault(plan: ListenerPlan, error: NodeJS.ErrnoException): void {
+  // Who only looks at the certificate hangs up then; and a client that fails says so itself.
+  if (error.code === "ECONNRESET") return;
+  const code = error.code === undefined ? "" : ` (${error.code})`;
   send({ type: "fault", listener: plan.name, message: `${error.message}${code}` });
 }
 

@@ -6,7 +6,7 @@ directory=$1 clients=$2 ca=$3 host=$4 other=$5 port=$6 address=$7 node=$8
 
 device=$(ip -o route get "$address" | sed -n 's/.* dev \([^ ]*\).*/\1/p')
 mkfifo "$directory/said"
-tcpdump -Z root -i "$device" -U -s 0 -w "$directory/inside.pcap" "tcp port $port" 2>"$directory/said" &
+tcpdump -Z root -i "$device" --immediate-mode -U -s 0 -w "$directory/inside.pcap" "tcp port $port" 2>"$directory/said" &
 capture=$!
 exec 3<"$directory/said"
 while read -r line <&3; do
@@ -19,7 +19,7 @@ SSLKEYLOGFILE=$directory/keys.other curl -sSf -o /dev/null --cacert "$ca" \
 
 # Each sends 20 requests and one more, whose answer comes when its memory has been looked through.
 SSLKEYLOGFILE=$directory/keys.curl curl -sSf -o /dev/null --cacert "$ca" \
-	-H "Authorization: Bearer $API_KEY" "https://$host:$port/v1/models?page=[1-20]" "https://$host:$port/hold" &
+	-H "Authorization: Bearer $API_KEY" "https://$host:$port/v1/models?page=[1-20]" -o /dev/null "https://$host:$port/hold" &
 curl=$!
 SSLKEYLOGFILE=$directory/keys.python python3 "$clients/client.py" "$ca" "$host" "$port" &
 python=$!
