@@ -121,18 +121,21 @@ export class Cipher {
     }
     this.#kernel.table("patches").set(
       rows.patchKey(this.serial, index),
-      rows.patch({
-        host: options.host === undefined ? 0n : this.#kernel.hash(options.host),
-        sealedNs,
-        workload: options.patchWorkload ?? this.#workload,
-        tagDelta,
-        length: ciphertext.length,
-        regionBytes: region,
-        algorithm: this.#algorithm,
-        version: this.#version,
-        protocol: options.protocol ?? rows.protocol.http1,
-        reason: options.reason ?? rows.reason.none,
-      }, options.edits ?? []),
+      rows.patch(
+        {
+          host: options.host === undefined ? 0n : this.#kernel.hash(options.host),
+          sealedNs,
+          workload: options.patchWorkload ?? this.#workload,
+          tagDelta,
+          length: ciphertext.length,
+          regionBytes: region,
+          algorithm: this.#algorithm,
+          version: this.#version,
+          protocol: options.protocol ?? rows.protocol.http1,
+          reason: options.reason ?? rows.reason.none,
+        },
+        options.edits ?? [],
+      ),
     );
   }
 

@@ -99,7 +99,8 @@ export function readServerName(message: Buffer): { readonly sni: string; readonl
       if (list.left > 0) throw new RangeError("two names");
       if (name.endsWith(".")) name = name.slice(0, -1);
       const labels = name.split(".");
-      if (name.length > 253 || labels.some((label) => !/^[a-z0-9_-]+$/.test(label))) throw new RangeError("no host name");
+      if (name.length > 253 || labels.some((label) => !/^[a-z0-9_-]+$/.test(label)))
+        throw new RangeError("no host name");
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;

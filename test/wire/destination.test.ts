@@ -79,8 +79,16 @@ const names: readonly (readonly [what: string, extensions: readonly Extension[] 
   ["the same name twice", [tls.serverName(host, host)], "no-sni"],
   ["two extensions", [tls.serverName(host), tls.serverName("evil.example.com")], "no-sni"],
   ["two extensions, the other first", [tls.serverName("evil.example.com"), tls.serverName(host)], "no-sni"],
-  ["another type of name", [{ type: 0, data: Buffer.concat([tls.vector(2, Buffer.from([1]), tls.vector(2, Buffer.from(host)))]) }], "no-sni"],
-  ["a list shorter than its extension", [{ type: 0, data: Buffer.concat([tls.serverName(host).data, Buffer.alloc(1)]) }], "no-sni"],
+  [
+    "another type of name",
+    [{ type: 0, data: Buffer.concat([tls.vector(2, Buffer.from([1]), tls.vector(2, Buffer.from(host)))]) }],
+    "no-sni",
+  ],
+  [
+    "a list shorter than its extension",
+    [{ type: 0, data: Buffer.concat([tls.serverName(host).data, Buffer.alloc(1)]) }],
+    "no-sni",
+  ],
   ["an empty extension", [{ type: 0, data: Buffer.alloc(0) }], "no-sni"],
   ["no server name", [tls.supportedVersions], "no-sni"],
   ["an empty list of extensions", [], "no-sni"],
@@ -98,19 +106,24 @@ for (const [what, extensions, expected] of names) {
 test("a bent ClientHello names whom a strict parser says it names", async () => {
   const hello = tls.clientHello([tls.supportedVersions, tls.serverName(host), tls.encryptedHello]);
   await fc.assert(
-    fc.asyncProperty(fc.nat(hello.length - 5), fc.integer({ min: 1, max: 255 }), fc.nat(3), async (place, change, more) => {
-      const bent = Buffer.from(hello);
-      /* The message's own length stays: its end would only move. */
-      for (const at of [4 + place, 4 + ((place * 7 + more) % (hello.length - 4))].slice(0, 1 + (more % 2))) {
-        bent[at] = ((bent[at] ?? 0) + change) & 0xff;
-      }
-      const connection = lab.connect();
-      connection.send(tls.record(22, bent));
-      const flow = lab.kernel.flow(connection);
-      const { sni, name = "" } = tls.readServerName(bent);
-      assert.equal(flowSniNames[flow.sni], sni);
-      assert.equal(flow.host, sni === "name" ? lab.kernel.hash(name) : sni === "encrypted" ? flow.host : 0n);
-    }),
+    fc.asyncProperty(
+      fc.nat(hello.length - 5),
+      fc.integer({ min: 1, max: 255 }),
+      fc.nat(3),
+      async (place, change, more) => {
+        const bent = Buffer.from(hello);
+        /* The message's own length stays: its end would only move. */
+        for (const at of [4 + place, 4 + ((place * 7 + more) % (hello.length - 4))].slice(0, 1 + (more % 2))) {
+          bent[at] = ((bent[at] ?? 0) + change) & 0xff;
+        }
+        const connection = lab.connect();
+        connection.send(tls.record(22, bent));
+        const flow = lab.kernel.flow(connection);
+        const { sni, name = "" } = tls.readServerName(bent);
+        assert.equal(flowSniNames[flow.sni], sni);
+        assert.equal(flow.host, sni === "name" ? lab.kernel.hash(name) : sni === "encrypted" ? flow.host : 0n);
+      },
+    ),
     { numRuns: 1500 },
   );
 });
@@ -307,7 +320,9 @@ const networks: readonly (readonly [string, string, number, number, readonly num
 ];
 for (const [destination, network, bits, attest, ports, expected] of networks) {
   test(`no SNI, ${destination}, allowed ${network}/${bits} (${attest}, ports ${ports}): ${expected}`, async () => {
-    lab.kernel.table("networks").set(rows.networkKey(secret, mappedAddress(network), bits), rows.hostRule(ports, attest));
+    lab.kernel
+      .table("networks")
+      .set(rows.networkKey(secret, mappedAddress(network), bits), rows.hostRule(ports, attest));
     const options = { extensions: [], connection: { destination } };
     assert.equal(await outcome({ ...options, hostAllowed: true }), expected);
     if (expected === "patched") {

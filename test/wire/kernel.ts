@@ -29,6 +29,7 @@ interface Addon {
     program: string,
     options: { readonly data: Uint8Array; readonly context: Uint8Array; readonly repeat?: number },
   ): { readonly value: number; readonly data?: Buffer; readonly nanoseconds: number };
+  tcAttach(object: Handle, program: string, ifindex: number, direction: string, handle: number, priority: number): void;
   ringOpen(map: Handle, handler: (samples: Buffer[]) => void): Handle;
   ringClose(ring: Handle): void;
 }
@@ -130,6 +131,12 @@ export class Kernel {
     return { pass: value !== TC_ACT_SHOT, packet: data ?? packet };
   }
 
+  /** On the host's end of a veth; goes with it. */
+  attach(ifindex: number): void {
+    this.#addon.tcAttach(this.#object, "wire_egress", ifindex, "ingress", 1, 1);
+    this.#addon.tcAttach(this.#object, "wire_return", ifindex, "egress", 1, 1);
+  }
+
   /** Nanoseconds that one of `repeat` runs takes. */
   time(program: "wire_egress" | "wire_return", packet: Buffer, repeat: number): number {
     return this.#addon.testRun(this.#object, program, { data: packet, context: onLoopback, repeat }).nanoseconds;
@@ -167,7 +174,8 @@ export class Kernel {
   }
 
   #variable(name: string, value: Uint8Array): void {
-    if (!this.#addon.objectSetVariable(this.#object, name, value)) throw new Error(`the object has no variable ${name}`);
+    if (!this.#addon.objectSetVariable(this.#object, name, value))
+      throw new Error(`the object has no variable ${name}`);
   }
 }
 

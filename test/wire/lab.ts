@@ -44,7 +44,10 @@ export class Lab {
     await this.kernel.events();
   }
 
-  allow(name: string, options: { kind?: number; ports?: readonly number[]; secret?: number; attest?: number } = {}): void {
+  allow(
+    name: string,
+    options: { kind?: number; ports?: readonly number[]; secret?: number; attest?: number } = {},
+  ): void {
     const { kind = rows.hostKind.exact, ports = [], attest = rows.attestMode.certificate } = options;
     for (const number of [options.secret ?? secret, 0]) {
       const key = rows.hostKey(number, kind, this.kernel.hash(name));
@@ -134,7 +137,12 @@ export class Connection {
   }
 
   /** Sends bytes that stand at `offset` of the stream as one segment, once more or for the first time. */
-  segment(offset: number, bytes: Uint8Array, flags: readonly TcpFlag[] = ["ack", "psh"], wrapping = this.wrapping): Left {
+  segment(
+    offset: number,
+    bytes: Uint8Array,
+    flags: readonly TcpFlag[] = ["ack", "psh"],
+    wrapping = this.wrapping,
+  ): Left {
     const segment = { ...this.#ends(), sequence: (this.first + offset) % 2 ** 32, flags, payload: bytes };
     const { pass, packet } = this.#lab.kernel.run("wire_egress", frame(segment, wrapping));
     if (!pass) return undefined;

@@ -51,7 +51,8 @@ export function isIpv6(address: string): boolean {
 export function addressBytes(address: string): Buffer {
   if (!isIpv6(address)) return Buffer.from(address.split(".").map(Number));
   const [head = "", tail = ""] = address.split("::");
-  const words = (text: string): number[] => (text === "" ? [] : text.split(":").map((word) => Number.parseInt(word, 16)));
+  const words = (text: string): number[] =>
+    text === "" ? [] : text.split(":").map((word) => Number.parseInt(word, 16));
   const first = words(head);
   const last = words(tail);
   const all = [...first, ...new Array<number>(8 - first.length - last.length).fill(0), ...last];
@@ -121,7 +122,10 @@ function ipv6(segment: Segment, body: Buffer, wrapping: Wrapping): Buffer {
   const extensions = chain.map(({ body: rest }, i) => Buffer.concat([Buffer.from([types[i + 1] ?? 6]), rest]));
   const header = Buffer.alloc(40);
   header[0] = 0x60;
-  header.writeUInt16BE(extensions.reduce((sum, { length }) => sum + length, body.length), 4);
+  header.writeUInt16BE(
+    extensions.reduce((sum, { length }) => sum + length, body.length),
+    4,
+  );
   header[6] = types[0] ?? 6;
   header[7] = 64;
   header.set(addressBytes(segment.source), 8);

@@ -115,7 +115,11 @@ for (const [name, start] of [
 test("a retransmission with other boundaries gets the same patch", async () => {
   const { connection, cipher } = lab.tls13();
   const before = connection.sent;
-  const records = [cipher.seal({ edits, host }), cipher.seal({ length: 70 }), cipher.seal({ edits, host, length: 333 })];
+  const records = [
+    cipher.seal({ edits, host }),
+    cipher.seal({ length: 70 }),
+    cipher.seal({ edits, host, length: 333 }),
+  ];
   const sent = Buffer.concat(records.map((record) => record.sent));
   const patched = Buffer.concat(records.map((record) => record.patched));
   assert.deepEqual(connection.send(sent), patched);
@@ -197,7 +201,11 @@ test("a late copy of a patched record does not leave unpatched after its acknowl
   connection.acknowledge(connection.sent);
   assert.equal(connection.segment(before, request.sent), undefined);
   const last = request.sent.length - 1;
-  assert.deepEqual(connection.segment(before + last, request.sent.subarray(last)), Buffer.from([0]), "keep-alive probe");
+  assert.deepEqual(
+    connection.segment(before + last, request.sent.subarray(last)),
+    Buffer.from([0]),
+    "keep-alive probe",
+  );
   assert.deepEqual(connection.segment(before + last, new Uint8Array()), Buffer.alloc(0));
   const next = cipher.seal({ edits, host });
   assert.deepEqual(connection.send(next.sent), next.patched);
@@ -233,7 +241,10 @@ test("a record whose first bytes are not what was parsed goes on unpatched", asy
   forged[5 + 30] = (forged[5 + 30] ?? 0) ^ 1;
   assert.deepEqual(connection.send(forged), forged);
   const events = await lab.events();
-  assert.deepEqual(events.map(({ kind, reason }) => [kind, reason]), [["refused", "unproven-record"]]);
+  assert.deepEqual(
+    events.map(({ kind, reason }) => [kind, reason]),
+    [["refused", "unproven-record"]],
+  );
 });
 
 test("a record that changes after a patched byte has left does not leave at all", async () => {
@@ -272,4 +283,3 @@ test("ports that are used anew begin a new flow, even while patches of the old o
   assert.deepEqual(two.connection.send(request.sent), request.patched);
   assert.equal(lab.kernel.table("patches").entries().length, 1);
 });
-

@@ -360,7 +360,13 @@ test("proof 2: nothing of a record with another byte anywhere in its region is p
     const left = connection.send(request.sent);
     if (left) assert.deepEqual(left, request.sent);
     else assert.deepEqual(connection.segment(connection.sent - request.sent.length, request.sent), request.sent);
-    assert.equal(lab.kernel.table("outstanding").entries().filter(([, row]) => row[21]).length, 0);
+    assert.equal(
+      lab.kernel
+        .table("outstanding")
+        .entries()
+        .filter(([, row]) => row[21]).length,
+      0,
+    );
   }
 });
 
@@ -439,7 +445,10 @@ test("if one of a record's edits is refused none is made", async () => {
   const request = cipher.seal({ edits, host });
   assert.deepEqual(connection.send(request.sent), request.sent);
   const events = await lab.events();
-  assert.deepEqual(events.map(({ secret: which, reason }) => [which, reason]), [[secret + 1, "host-not-allowed"]]);
+  assert.deepEqual(
+    events.map(({ secret: which, reason }) => [which, reason]),
+    [[secret + 1, "host-not-allowed"]],
+  );
 });
 
 test("a flow that is older than the agent takes no substitution, and says so", async () => {
@@ -450,7 +459,10 @@ test("a flow that is older than the agent takes no substitution, and says so", a
     const request = source.cipher.seal({ edits: [edit], host });
     assert.deepEqual(connection.send(request.sent), request.sent);
     const events = await lab.events();
-    assert.deepEqual(events.map(({ kind, reason }) => [kind, reason]), [["refused", "flow-older-than-agent"]]);
+    assert.deepEqual(
+      events.map(({ kind, reason }) => [kind, reason]),
+      [["refused", "flow-older-than-agent"]],
+    );
   }
 });
 

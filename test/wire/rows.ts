@@ -52,7 +52,22 @@ export function patchKey(serial: bigint, index: number, chunk = 0): Buffer {
   return gen.patchKeyCodec.encode({ serial, index, chunk });
 }
 
-export function patch(row: Pick<gen.Patch, "host" | "sealedNs" | "workload" | "tagDelta" | "length" | "regionBytes" | "algorithm" | "version" | "protocol" | "reason">, edits: readonly Edit[]): Buffer {
+export function patch(
+  row: Pick<
+    gen.Patch,
+    | "host"
+    | "sealedNs"
+    | "workload"
+    | "tagDelta"
+    | "length"
+    | "regionBytes"
+    | "algorithm"
+    | "version"
+    | "protocol"
+    | "reason"
+  >,
+  edits: readonly Edit[],
+): Buffer {
   return gen.patchCodec.encode({
     ...row,
     process: 4242,
