@@ -5,10 +5,10 @@
 #include "walk.h"
 
 enum packet_kind {
-	packet_other = 0,    /* no TCP that we understand: passed as it is */
+	packet_other = 0, /* no TCP that we understand: passed as it is */
 	packet_tcp = 1,
-	packet_rest = 2,     /* TCP, but a later fragment */
-	packet_broken = 3,   /* TCP, but its header is cut */
+	packet_rest = 2, /* TCP, but a later fragment */
+	packet_broken = 3, /* TCP, but its header is cut */
 };
 
 enum {
@@ -176,5 +176,5 @@ static __always_inline bool packet_from_socket(struct __sk_buff *skb, const stru
 		return false;
 	socket = bpf_sk_fullsock(socket);
 	return socket && socket->protocol == next_tcp && socket->src_port == walk->key.source_port &&
-		bpf_ntohs(socket->dst_port) == walk->key.destination_port;
+	       bpf_ntohs(socket->dst_port) == walk->key.destination_port;
 }

@@ -98,8 +98,8 @@ __noinline int record_consider(struct flow *flow)
 	if (!patch)
 		return record_go;
 	result = verdict(flow, patch);
-	if (result == verdict_patch && (patch->length + flow->prefix + k_tag_bytes != flow->fragment ||
-					       patch->region_bytes > patch->length))
+	if (result == verdict_patch &&
+	    (patch->length + flow->prefix + k_tag_bytes != flow->fragment || patch->region_bytes > patch->length))
 		result = reason_unproven_record;
 	if (result == verdict_patch) {
 		result = outstanding_take(flow, patch);
@@ -129,7 +129,8 @@ static __always_inline const struct sighting *record_sighting(struct flow *flow,
 	if (flow->carry_have < k_header_bytes + prefix + k_fingerprint_bytes)
 		return NULL;
 	if (prefix)
-		memcpy(walk->fingerprint.bytes, flow->carry + k_header_bytes + k_explicit_nonce_bytes, k_fingerprint_bytes);
+		memcpy(walk->fingerprint.bytes, flow->carry + k_header_bytes + k_explicit_nonce_bytes,
+		       k_fingerprint_bytes);
 	else
 		memcpy(walk->fingerprint.bytes, flow->carry + k_header_bytes, k_fingerprint_bytes);
 	sighting = sighting_find(&walk->fingerprint);
@@ -154,13 +155,15 @@ static __always_inline void record_bind(struct flow *flow, struct walk *walk, co
 }
 
 /* May a flow in its present phase be bound to this key at its record 0, which is the record at hand? */
-static __always_inline bool record_may_bind(const struct flow *flow, const struct walk *walk, const struct key_state *key)
+static __always_inline bool record_may_bind(const struct flow *flow, const struct walk *walk,
+					    const struct key_state *key)
 {
 	/* Proof 4. */
 	if (walk->name.workload != walk->key.workload || walk->patch.index)
 		return false;
 	if (flow->phase == phase_bound)
-		return (flow->flags & flow_may_rebind) && key->serial != flow->key_serial && key->version == flow->version;
+		return (flow->flags & flow_may_rebind) && key->serial != flow->key_serial &&
+		       key->version == flow->version;
 	if (!(flow->flags & flow_hello_seen))
 		return false;
 	/*
@@ -171,7 +174,7 @@ static __always_inline bool record_may_bind(const struct flow *flow, const struc
 	 */
 	if (key->version == tls_1_3)
 		return flow->phase == phase_finished && !(flow->flags & (flow_other_message | flow_early_data)) &&
-			flow->mark_type != type_handshake;
+		       flow->mark_type != type_handshake;
 	/* TLS 1.2: the Finished is the first record after ChangeCipherSpec. */
 	return flow->phase == phase_changed && flow->carry[0] == type_handshake && flow->mark_type == type_handshake;
 }
@@ -224,8 +227,8 @@ __noinline int record_by_fingerprint(struct flow *flow)
 	if (flow->phase == phase_bound)
 		return record_more;
 	/* TLS 1.3's Finished is under a key of its own: its record 0, of type handshake. */
-	if (flow->carry[0] == type_application_data && flow->phase <= phase_changed && flow->mark_type == type_handshake &&
-		!walk->patch.index && (flow->flags & flow_hello_seen)) {
+	if (flow->carry[0] == type_application_data && flow->phase <= phase_changed &&
+	    flow->mark_type == type_handshake && !walk->patch.index && (flow->flags & flow_hello_seen)) {
 		bpf_map_delete_elem(&fingerprints, &walk->fingerprint);
 		return record_more;
 	}
@@ -282,7 +285,8 @@ __noinline int record_by_index(struct flow *flow)
 	else
 		walk->flags |= walk_marked;
 	record_hash_begin(flow);
-	if ((flow->mark_flags & mark_has_patch) && type == type_application_data && record_consider(flow) == record_hold)
+	if ((flow->mark_flags & mark_has_patch) && type == type_application_data &&
+	    record_consider(flow) == record_hold)
 		return record_hold;
 	flow->index++;
 	return record_go;
@@ -305,8 +309,8 @@ static __always_inline bool record_plausible(const struct flow *flow)
 {
 	__u32 type = flow->carry[0];
 
-	return type >= type_change_cipher_spec && type <= type_application_data && flow->carry[1] == 3 && flow->carry[2] <= 4 &&
-		flow->fragment <= k_fragment_max;
+	return type >= type_change_cipher_spec && type <= type_application_data && flow->carry[1] == 3 &&
+	       flow->carry[2] <= 4 && flow->fragment <= k_fragment_max;
 }
 
 /* Header, and fingerprint where it is wanted, are complete. */
@@ -343,7 +347,8 @@ static __always_inline int record_identify(struct flow *flow)
 		if (result != record_more)
 			return result;
 		/* Unheard, or the Finished. */
-		if (flow->phase <= phase_changed && (flow->flags & flow_hello_seen) && !(flow->flags & flow_other_message))
+		if (flow->phase <= phase_changed && (flow->flags & flow_hello_seen) &&
+		    !(flow->flags & flow_other_message))
 			flow->phase = phase_finished;
 		else
 			record_lose(flow);
@@ -412,8 +417,8 @@ __noinline int record_end(struct flow *flow)
 			if (flow->phase == phase_lost && !flow->closed)
 				flow->closed = reason_unproven_record;
 			record_lose(flow);
-		} else if (flow->phase == phase_bound && flow->version == tls_1_3 && flow->mark_type == type_handshake &&
-			(flow->mark_flags & mark_idle_after)) {
+		} else if (flow->phase == phase_bound && flow->version == tls_1_3 &&
+			   flow->mark_type == type_handshake && (flow->mark_flags & mark_idle_after)) {
 			flow->flags |= flow_may_rebind;
 		}
 	}

@@ -49,7 +49,8 @@ static __always_inline int stream_carry(struct __sk_buff *skb, struct flow *flow
 			return -1;
 		have = k_header_bytes;
 		walk->at += k_header_bytes;
-	} else if (have == k_header_bytes && flow->carry_need == k_carry_bytes && left >= k_carry_bytes - k_header_bytes) {
+	} else if (have == k_header_bytes && flow->carry_need == k_carry_bytes &&
+		   left >= k_carry_bytes - k_header_bytes) {
 		if (bpf_skb_load_bytes(skb, walk->at, flow->carry + k_header_bytes, k_carry_bytes - k_header_bytes))
 			return -1;
 		have = k_carry_bytes;
@@ -129,7 +130,9 @@ __noinline int stream_header(struct __sk_buff *skb, struct flow *flow)
 	}
 	if (result == record_broken) {
 		/* A flow that does not begin with a handshake record is no TLS (RFC 8446 5.1). */
-		stream_loosen(flow, flow->phase == phase_hello && !(flow->flags & flow_hello_seen) ? reason_no_sni : reason_unproven_flow);
+		stream_loosen(flow, flow->phase == phase_hello && !(flow->flags & flow_hello_seen) ?
+					    reason_no_sni :
+					    reason_unproven_flow);
 		return 1;
 	}
 	flow->at = k_header_bytes;
@@ -155,7 +158,8 @@ __noinline int stream_message(struct flow *flow, struct hello *hello)
 		sni = sni_name;
 		host = siphash_name((const struct dns_name *)hello->name, hello->name_length);
 		if (hello->name_dot)
-			parent = siphash_name((const struct dns_name *)hello->parent, hello->name_length - hello->name_dot);
+			parent = siphash_name((const struct dns_name *)hello->parent,
+					      hello->name_length - hello->name_dot);
 	}
 	if (hello->flags & hello_has_ech)
 		sni = sni_encrypted;

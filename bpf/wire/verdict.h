@@ -113,7 +113,7 @@ static __always_inline int verdict_edit(struct flow *flow, const struct patch *p
 	 * to another. Text that is no request has none: there the owner has allowed slot `any`.
 	 */
 	if (!edit->host_allowed && !(edit->slot == slot_any && patch->protocol == protocol_unknown) &&
-		(flow->sni != sni_name || patch->host != flow->host))
+	    (flow->sni != sni_name || patch->host != flow->host))
 		return reason_host_not_allowed;
 	/* A first part that has left unpatched: whoever saw it and the patched copy knew placeholder XOR secret. */
 	if (walk->carry_before > 5 + flow->prefix && edit->offset < walk->carry_before - 5 - flow->prefix)
