@@ -96,7 +96,7 @@ static void remember(int fd)
 
 static void allow(int fd)
 {
-	struct fanotify_response response = { .fd = fd, .response = FAN_ALLOW };
+	struct fanotify_response response = {.fd = fd, .response = FAN_ALLOW};
 
 	(void)!write(gate.notify, &response, sizeof(response));
 	close(fd);
@@ -133,7 +133,7 @@ static void file_opened(int fd, pid_t pid, const char *purpose)
 	} else if (gate.held_count == k_held_max || !tell("asked %d %d %s\n", fd, pid, purpose)) {
 		allow(fd);
 	} else {
-		gate.held[gate.held_count++] = (struct held){ .fd = fd, .pid = pid, .until_ms = now_ms() + gate.wait_ms };
+		gate.held[gate.held_count++] = (struct held){.fd = fd, .pid = pid, .until_ms = now_ms() + gate.wait_ms};
 	}
 }
 
@@ -254,7 +254,7 @@ int main(int argc, char **argv)
 	}
 	tell("ready\n");
 	for (;;) {
-		struct pollfd wait[2] = { { .fd = gate.notify, .events = POLLIN }, { .fd = k_control, .events = POLLIN } };
+		struct pollfd wait[2] = {{.fd = gate.notify, .events = POLLIN}, {.fd = k_control, .events = POLLIN}};
 
 		if (poll(wait, 2, held_expire()) < 0 && errno != EINTR)
 			return 125;

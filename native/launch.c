@@ -183,7 +183,7 @@ static void plan_parse(struct plan *plan)
 
 static void loopback_up(void)
 {
-	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request))
@@ -200,8 +200,10 @@ static void cut_network(void)
 		struct rtattr attribute;
 		char name[8];
 	} request = {
-		.header = { .nlmsg_len = sizeof(request), .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK },
-		.attribute = { .rta_len = RTA_LENGTH(5), .rta_type = IFLA_IFNAME },
+		.header = {.nlmsg_len = sizeof(request),
+			   .nlmsg_type = RTM_DELLINK,
+			   .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+		.attribute = {.rta_len = RTA_LENGTH(5), .rta_type = IFLA_IFNAME},
 		.name = "eth0",
 	};
 	char answer[512];
@@ -247,7 +249,7 @@ static void end_leftovers(const struct run *run)
 		return;
 	signal_namespace(run, SIGCONT); /* a stopped process takes SIGTERM only once it runs */
 	for (;;) {
-		struct pollfd poll_signals = { .fd = run->signals, .events = POLLIN };
+		struct pollfd poll_signals = {.fd = run->signals, .events = POLLIN};
 		struct signalfd_siginfo info;
 
 		while (waitpid(-1, NULL, WNOHANG) > 0)
@@ -315,7 +317,7 @@ struct failure {
 
 static void __attribute__((noreturn)) child_fail(int report, const char *step)
 {
-	struct failure failure = { .error = errno };
+	struct failure failure = {.error = errno};
 
 	strncpy(failure.step, step, sizeof(failure.step) - 1);
 	(void)!write(report, &failure, sizeof(failure));
@@ -372,7 +374,7 @@ static void command_start(struct run *run)
 	 * Before the exec is done there is nothing to report but the start, so waiting here is right; yet kloak may die
 	 * meanwhile, and a command whose exec is held would hold us.
 	 */
-	struct pollfd wait[2] = { { .fd = report[0], .events = POLLIN }, { .fd = k_control, .events = POLLRDHUP } };
+	struct pollfd wait[2] = {{.fd = report[0], .events = POLLIN}, {.fd = k_control, .events = POLLRDHUP}};
 
 	while (poll(wait, 2, -1) < 0 || !wait[0].revents)
 		if (wait[1].revents & (POLLRDHUP | POLLHUP | POLLERR))
@@ -468,8 +470,8 @@ static void children_wait(struct run *run)
 
 static void signals_take(struct run *run)
 {
-	static const int taken[] = { SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
-				     SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT };
+	static const int taken[] = {SIGCHLD, SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,
+				    SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT};
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -513,7 +515,7 @@ static void covers_mount(const struct plan *plan)
 
 int main(void)
 {
-	struct run run = { .kloak = getppid() };
+	struct run run = {.kloak = getppid()};
 
 	if (fcntl(k_control, F_SETFD, FD_CLOEXEC)) {
 		fputs("kloak-launch is a part of `kloak run` and is not started by hand.\n", stderr);
@@ -529,7 +531,7 @@ int main(void)
 	covers_mount(&run.plan);
 	command_start(&run);
 	for (;;) {
-		struct pollfd wait[2] = { { .fd = k_control, .events = POLLIN }, { .fd = run.signals, .events = POLLIN } };
+		struct pollfd wait[2] = {{.fd = k_control, .events = POLLIN}, {.fd = run.signals, .events = POLLIN}};
 
 		if (poll(wait, 2, -1) < 0 && errno != EINTR)
 			fail("poll");

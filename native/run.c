@@ -46,7 +46,7 @@ static socklen_t address_parse(const char *text, uint16_t port, struct sockaddr_
 /* 0, or the error. Within loopback an answer comes at once, so that waiting for it here is cheaper than not to. */
 static int connect_wait(int fd, const struct sockaddr *address, socklen_t length)
 {
-	struct pollfd ready = { .fd = fd, .events = POLLOUT };
+	struct pollfd ready = {.fd = fd, .events = POLLOUT};
 	int error = 0;
 	socklen_t size = sizeof(error);
 

@@ -36,7 +36,11 @@ const cases: readonly { name: string; routes: readonly string[]; host: string | 
   { name: "nothing in the way", routes: ["default", "192.0.2.0/24"], host: "10.171.0.5" },
   { name: "a VPN that takes all of 10/8", routes: ["10.0.0.0/8"], host: "172.30.0.5" },
   { name: "a single host in the subnet", routes: ["10.171.0.6"], host: "172.30.0.5" },
-  { name: "everything taken", routes: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"], host: undefined },
+  {
+    name: "everything taken",
+    routes: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"],
+    host: undefined,
+  },
 ];
 for (const { name, routes, host } of cases) {
   test(`subnet of a run: ${name}`, () => assert.equal(addressesFor(1, routes)?.ipv4.host, host));

@@ -28,7 +28,8 @@ export function commandEnvironment(
   for (const [name, value] of Object.entries(own)) {
     if (value !== undefined && !sources.has(name) && name !== ignoredSignals) result[name] = hide(value, secrets);
   }
-  if (user !== undefined) Object.assign(result, { HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell });
+  if (user !== undefined)
+    Object.assign(result, { HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell });
   for (const { name, placeholder } of secrets) result[name] = placeholder;
   return result;
 }

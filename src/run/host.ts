@@ -96,14 +96,36 @@ export function checks(facts: HostFacts): Check[] {
   return [
     systemCheck(facts),
     kernelCheck(facts),
-    need("type information (BTF)", facts.btf, "/sys/kernel/btf/vmlinux", "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian, Ubuntu, Fedora and RHEL kernels are)"),
+    need(
+      "type information (BTF)",
+      facts.btf,
+      "/sys/kernel/btf/vmlinux",
+      "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian, Ubuntu, Fedora and RHEL kernels are)",
+    ),
     lockdownCheck(facts),
     capabilityCheck(facts),
     ...configChecks(facts),
-    ...programs.map(([name, where]) => need(`program ${name}`, facts.programs.has(name), name, `install package ${where}`)),
-    need("build", [...buildFiles, ...objects].every((name) => facts.built.has(name)), "complete", "run `npm run setup` in Kloak's directory"),
-    wish("BPF file system", facts.bpffs, "/sys/fs/bpf", "needed by the Kubernetes agent only: mount -t bpf bpf /sys/fs/bpf"),
-    wish("cgroup 2", facts.cgroup2, "mounted", "needed by the Kubernetes agent only: boot with systemd.unified_cgroup_hierarchy=1"),
+    ...programs.map(([name, where]) =>
+      need(`program ${name}`, facts.programs.has(name), name, `install package ${where}`),
+    ),
+    need(
+      "build",
+      [...buildFiles, ...objects].every((name) => facts.built.has(name)),
+      "complete",
+      "run `npm run setup` in Kloak's directory",
+    ),
+    wish(
+      "BPF file system",
+      facts.bpffs,
+      "/sys/fs/bpf",
+      "needed by the Kubernetes agent only: mount -t bpf bpf /sys/fs/bpf",
+    ),
+    wish(
+      "cgroup 2",
+      facts.cgroup2,
+      "mounted",
+      "needed by the Kubernetes agent only: boot with systemd.unified_cgroup_hierarchy=1",
+    ),
   ];
 }
 
@@ -113,7 +135,10 @@ export function requireHost(facts: HostFacts): void {
   const [first] = missing;
   if (first === undefined) return;
   const more = missing.length > 1 ? ` (and ${missing.length - 1} more: \`kloak doctor\` lists them)` : "";
-  throw new KloakError("host-unfit", `This host cannot run Kloak yet: ${first.name}: ${first.found}; ${first.remedy}${more}.`);
+  throw new KloakError(
+    "host-unfit",
+    `This host cannot run Kloak yet: ${first.name}: ${first.found}; ${first.remedy}${more}.`,
+  );
 }
 
 function systemCheck({ platform, machine }: HostFacts): Check {
@@ -148,12 +173,17 @@ function configChecks({ config }: HostFacts): Check[] {
     return [{ name: "kernel configuration", status: "ok", found, remedy: undefined }];
   }
   const missing = configOptions.filter(([name]) => config.get(name) !== true);
-  if (missing.length === 0) return [{ name: "kernel configuration", status: "ok", found: "complete", remedy: undefined }];
-  return missing.map(([name, use]) => need(`CONFIG_${name}`, false, "set", `use a kernel that has it: it is for ${use}`));
+  if (missing.length === 0)
+    return [{ name: "kernel configuration", status: "ok", found: "complete", remedy: undefined }];
+  return missing.map(([name, use]) =>
+    need(`CONFIG_${name}`, false, "set", `use a kernel that has it: it is for ${use}`),
+  );
 }
 
 function need(name: string, there: boolean, found: string, remedy: string): Check {
-  return there ? { name, status: "ok", found, remedy: undefined } : { name, status: "missing", found: "not there", remedy };
+  return there
+    ? { name, status: "ok", found, remedy: undefined }
+    : { name, status: "missing", found: "not there", remedy };
 }
 
 function wish(name: string, there: boolean, found: string, remedy: string): Check {

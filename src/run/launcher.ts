@@ -103,7 +103,10 @@ export class Launcher {
     const line = await this.#next();
     if (line.kind === "started") return line.pid;
     if (line.kind === "failed") throw startError(line.step, line.errno, plan);
-    throw new KloakError("launcher-confused", `kloak-launch said ${line.kind} before the command had started. Please report it.`);
+    throw new KloakError(
+      "launcher-confused",
+      `kloak-launch said ${line.kind} before the command had started. Please report it.`,
+    );
   }
 
   /** Hands a signal on that kloak got. */
@@ -145,7 +148,10 @@ export class Launcher {
 
   #close(error: Error | undefined): void {
     this.#gone = true;
-    const gone = new KloakError("launcher-ended", `kloak-launch ended before the command had started: ${error?.message ?? "no reason given"}.`);
+    const gone = new KloakError(
+      "launcher-ended",
+      `kloak-launch ended before the command had started: ${error?.message ?? "no reason given"}.`,
+    );
     for (const waiter of this.#waiting.splice(0)) waiter.reject(gone);
     // Lines may still be on their way; what it said about the command's end comes first.
     if (this.#control.readableEnded || this.#control.destroyed) this.#end(killedStatus);
@@ -230,9 +236,9 @@ function startError(step: string, errno: number, plan: LaunchPlan): KloakError {
     return new CommandError(127, `Command ${JSON.stringify(name)} not found: ${where}.`);
   }
   if (step === "exec") {
-    const next = why === "EACCES" ? "It is no executable file for the user that it is to run as" : `The kernel says ${why}`;
+    const next =
+      why === "EACCES" ? "It is no executable file for the user that it is to run as" : `The kernel says ${why}`;
     return new CommandError(126, `Command ${JSON.stringify(name)} cannot be executed. ${next}.`);
   }
   return new KloakError("launch-failed", `The command cannot be started (${step}: ${why}).`);
 }
-

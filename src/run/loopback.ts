@@ -28,7 +28,9 @@ export async function publish(pair: PortPair, inside: Inside): Promise<Listener>
   const listeners: Listener[] = [];
   try {
     for (const host of loopbacks) {
-      const listener = await listenIfAddress({ host, port: pair.host }, (socket) => connectInside(socket, pair.inside, inside));
+      const listener = await listenIfAddress({ host, port: pair.host }, (socket) =>
+        connectInside(socket, pair.inside, inside),
+      );
       if (listener !== undefined) listeners.push(listener);
     }
   } catch (error) {
@@ -40,7 +42,11 @@ export async function publish(pair: PortPair, inside: Inside): Promise<Listener>
 
 /** A server listens on loopback, or on all addresses, or on the wire's alone. */
 function connectInside(socket: Socket, port: number, { netns, address }: Inside): void {
-  const targets = [...loopbacks, address].map((host): Target => () => netnsSocket(netns, "connect", host, port));
+  const targets = [...loopbacks, address].map(
+    (host): Target =>
+      () =>
+        netnsSocket(netns, "connect", host, port),
+  );
   relayTo(socket, targets);
 }
 
@@ -63,9 +69,13 @@ export async function openHostPort(port: number, { netns }: Inside): Promise<Lis
       fd = netnsSocket(netns, "listen", host, port);
     } catch (error) {
       if (host === "::1") continue; // no IPv6 here
-      throw new KloakError("host-port-failed", `--host-port ${port}: ${errorCode(error) ?? String(error)} in the command's namespace.`, {
-        cause: error,
-      });
+      throw new KloakError(
+        "host-port-failed",
+        `--host-port ${port}: ${errorCode(error) ?? String(error)} in the command's namespace.`,
+        {
+          cause: error,
+        },
+      );
     }
     listeners.push(await listen({ fd }, (socket) => relayTo(socket, targets)));
   }

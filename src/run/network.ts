@@ -7,7 +7,12 @@ import { program } from "./program.ts";
 import { hostInterface, tableName } from "./state.ts";
 
 const routeSchema = v.array(
-  v.object({ dst: v.string(), dev: v.optional(v.string()), type: v.optional(v.string()), metric: v.optional(v.number()) }),
+  v.object({
+    dst: v.string(),
+    dev: v.optional(v.string()),
+    type: v.optional(v.string()),
+    metric: v.optional(v.number()),
+  }),
 );
 const linkSchema = v.array(v.object({ ifindex: v.number(), ifname: v.string(), mtu: v.number() }));
 
@@ -28,7 +33,9 @@ export async function hostNetwork(): Promise<HostNetwork> {
     routes("-6").catch(() => []), // a kernel without IPv6
     program("ip", ["-j", "link", "show"]).then((text) => v.parse(linkSchema, JSON.parse(text))),
   ]);
-  const uplink = [...ipv4, ...ipv6].filter((route) => route.dst === "default" && route.dev !== undefined).sort(byMetric)[0];
+  const uplink = [...ipv4, ...ipv6]
+    .filter((route) => route.dst === "default" && route.dev !== undefined)
+    .sort(byMetric)[0];
   return {
     routes: [...ipv4, ...ipv6].map((route) => route.dst),
     ipv6: ipv6.some((route) => route.type !== "unreachable" && leadsAway(route.dst) && route.dev !== "lo"),
@@ -48,7 +55,9 @@ function byMetric(a: { metric?: number | undefined }, b: { metric?: number | und
 /** Global unicast or unique local, more than one address, and not one of ours. */
 function leadsAway(destination: string): boolean {
   if (destination === "default") return true;
-  return /^[23fF][0-9a-dA-D]/.test(destination) && destination.includes("/") && !destination.startsWith("fd4b:6c6f:616b:");
+  return (
+    /^[23fF][0-9a-dA-D]/.test(destination) && destination.includes("/") && !destination.startsWith("fd4b:6c6f:616b:")
+  );
 }
 
 /** Makes the pair: `kloak<id>h` here, `eth0` in the namespace of process `launcher`, both down. */

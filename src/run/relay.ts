@@ -54,7 +54,10 @@ function start(server: Server, where: Where): Promise<void> {
 }
 
 /** Like `listen`, but undefined where the host has no such address (IPv6 turned off). */
-export async function listenIfAddress(where: Where, connected: (socket: Socket) => void): Promise<Listener | undefined> {
+export async function listenIfAddress(
+  where: Where,
+  connected: (socket: Socket) => void,
+): Promise<Listener | undefined> {
   try {
     return await listen(where, connected);
   } catch (error) {

@@ -61,7 +61,8 @@ export async function run(plan: RunPlan, protect: Protect, report: Reporter): Pr
     throw error;
   } finally {
     const errors = await undo.run();
-    for (const error of errors) report.warn(`while tidying up: ${error instanceof Error ? error.message : String(error)}`);
+    for (const error of errors)
+      report.warn(`while tidying up: ${error instanceof Error ? error.message : String(error)}`);
     signals.close();
   }
 }
@@ -114,7 +115,12 @@ async function start(plan: RunPlan, protect: Protect, report: Reporter, undo: Un
 
 const tidyMain = fileURLToPath(new URL("tidy-main.ts", import.meta.url));
 
-async function connectToHost(record: RunRecord, addresses: Addresses, network: HostNetwork, launcher: number): Promise<void> {
+async function connectToHost(
+  record: RunRecord,
+  addresses: Addresses,
+  network: HostNetwork,
+  launcher: number,
+): Promise<void> {
   await locked(async () => {
     apply(record, forwardingFor(hostInterface(record.id), network.ipv6));
     await createTable(record.id, addresses, guardedBy(record));

@@ -77,15 +77,18 @@ function readRoots(file: string, object: string): string {
   try {
     text = readFileSync(file, "utf8");
   } catch (cause) {
-    const why = errorCode(cause) === "ENOENT" ? "does not exist" : `cannot be read (${errorCode(cause) ?? String(cause)})`;
+    const why =
+      errorCode(cause) === "ENOENT" ? "does not exist" : `cannot be read (${errorCode(cause) ?? String(cause)})`;
     throw new KloakError("ca-unreadable", `${object}: file ${file} ${why}; check the path`, { cause });
   }
-  const certificates = text.match(/-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]+-----END (?:TRUSTED )?CERTIFICATE-----/g) ?? [];
+  const certificates =
+    text.match(/-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]+-----END (?:TRUSTED )?CERTIFICATE-----/g) ?? [];
   if (certificates.length === 0) {
     const next = "give certificates in PEM form (-----BEGIN CERTIFICATE-----)";
     throw new KloakError("ca-invalid", `${object}: file ${file} holds no certificate; ${next}`);
   }
-  for (const [index, certificate] of certificates.entries()) check(certificate, `${object}: certificate ${index + 1} in ${file}`);
+  for (const [index, certificate] of certificates.entries())
+    check(certificate, `${object}: certificate ${index + 1} in ${file}`);
   return certificates.join("\n");
 }
 
@@ -110,6 +113,9 @@ export function refuseArguments(command: readonly string[], secrets: readonly Lo
     if (index < 0) continue;
     const where = index === 0 ? "The command's name" : `Argument ${index} of the command`;
     const next = `Let the command read it from variable ${name}, which holds the placeholder`;
-    throw new KloakError("secret-in-arguments", `${where} holds the value of secret ${name}, for every process to read. ${next}.`);
+    throw new KloakError(
+      "secret-in-arguments",
+      `${where} holds the value of secret ${name}, for every process to read. ${next}.`,
+    );
   }
 }

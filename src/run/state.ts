@@ -3,7 +3,19 @@
  * one can tidy up after it.
  */
 import { randomInt, randomUUID } from "node:crypto";
-import { chmodSync, closeSync, fstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
 import { KloakError } from "../errors.ts";
@@ -23,6 +35,8 @@ const recordSchema = v.object({
   slot: v.number(),
   kloak: processSchema,
   launcher: v.optional(processSchema),
+  /** Inode of kloak's own network namespace: names and settings are those of that one. */
+  host: v.number(),
   /** Inode of the command's network namespace. */
   netns: v.optional(v.number()),
   command: v.string(),
@@ -66,10 +80,15 @@ export function claim(command: string, routes: readonly Route[]): { record: RunR
     const addresses = addressesFor(slot, routes);
     if (addresses === undefined) continue;
     const id = slot.toString(16).padStart(4, "0");
-    const record: RunRecord = { id, slot, kloak, command, startedAt: new Date().toISOString(), settings: [], openings: [] };
+    const startedAt = new Date().toISOString();
+    const record: RunRecord = { id, slot, kloak, host: ownNetns(), command, startedAt, settings: [], openings: [] };
     if (create(record)) return { record, addresses };
   }
   throw noFreeAddresses();
+}
+
+function ownNetns(): number {
+  return statSync("/proc/self/ns/net").ino;
 }
 
 const fileOf = (id: string): string => `${stateDirectory}/${id}.json`;
@@ -80,7 +99,9 @@ function create(record: RunRecord): boolean {
     return true;
   } catch (error) {
     if (errorCode(error) === "EEXIST") return false;
-    throw new KloakError("state-unwritable", `${fileOf(record.id)} cannot be written. Run kloak as root.`, { cause: error });
+    throw new KloakError("state-unwritable", `${fileOf(record.id)} cannot be written. Run kloak as root.`, {
+      cause: error,
+    });
   }
 }
 
@@ -112,8 +133,13 @@ export function forget(id: string): void {
   }
 }
 
-/** All records, of live and of dead runs. A file that is none is passed over. */
+/** All records in our network namespace, of live and of dead runs. A file that is none is passed over. */
 export function list(): RunRecord[] {
+  const host = ownNetns();
+  return everywhere().filter((record) => record.host === host);
+}
+
+function everywhere(): RunRecord[] {
   return readdirNames().flatMap((name) => {
     if (!name.endsWith(".json")) return [];
     try {

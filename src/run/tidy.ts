@@ -28,7 +28,9 @@ export async function removeRun(record: RunRecord): Promise<readonly unknown[]> 
 
 /** Runs whose kloak is no more. Where its launcher lives yet, that one is busy with the same. */
 export function deadRuns(): RunRecord[] {
-  return list().filter((record) => !isAlive(record.kloak) && !(record.launcher !== undefined && isAlive(record.launcher)));
+  return list().filter(
+    (record) => !isAlive(record.kloak) && !(record.launcher !== undefined && isAlive(record.launcher)),
+  );
 }
 
 /** Tidies up after all of them; returns those that are gone and what went wrong. */

@@ -13,7 +13,10 @@ export interface User extends Identity {
  * Who the command runs as: `--user`, else who called sudo, else the caller (undefined: nothing changes).
  * @throws KloakError if there is no such user.
  */
-export async function commandUser(option: string | undefined, environment: NodeJS.ProcessEnv): Promise<User | undefined> {
+export async function commandUser(
+  option: string | undefined,
+  environment: NodeJS.ProcessEnv,
+): Promise<User | undefined> {
   const name = option ?? environment.SUDO_USER;
   if (name === undefined || name === "" || (option === undefined && name === userInfo().username)) return undefined;
   return lookUp(name, option === undefined ? "Variable SUDO_USER" : "--user");
@@ -27,10 +30,21 @@ async function lookUp(name: string, origin: string): Promise<User> {
       program("id", ["-G", "--", name]),
     ]);
     const [login = "", , uid, gid, , home = "/", shell = "/bin/sh"] = entry.trim().split(":");
-    return { name: login, uid: Number(uid), gid: Number(gid), groups: groups.trim().split(" ").map(Number), home, shell };
+    return {
+      name: login,
+      uid: Number(uid),
+      gid: Number(gid),
+      groups: groups.trim().split(" ").map(Number),
+      home,
+      shell,
+    };
   } catch (error) {
-    throw new KloakError("no-such-user", `${origin}: there is no user ${JSON.stringify(name)} on this host (\`getent passwd\` lists them).`, {
-      cause: error,
-    });
+    throw new KloakError(
+      "no-such-user",
+      `${origin}: there is no user ${JSON.stringify(name)} on this host (\`getent passwd\` lists them).`,
+      {
+        cause: error,
+      },
+    );
   }
 }

@@ -36,7 +36,11 @@ export class Running {
 
   constructor(args: readonly string[], { input, env = {}, within = [], ...options }: StartOptions = {}) {
     const [file = "", ...rest] = [...within, kloakFile, ...args];
-    this.process = spawn(file, rest, { ...options, env: { ...cleanEnvironment(), ...env }, stdio: ["pipe", "pipe", "pipe"] });
+    this.process = spawn(file, rest, {
+      ...options,
+      env: { ...cleanEnvironment(), ...env },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
     this.process.stdout?.setEncoding("utf8").on("data", (text: string) => this.#add("stdout", text));
     this.process.stderr?.setEncoding("utf8").on("data", (text: string) => this.#add("stderr", text));
     this.process.stdin?.on("error", () => undefined); // the command need not read
@@ -61,7 +65,11 @@ export class Running {
 
   /** Waits until the command has written this to its standard output. */
   async says(text: string): Promise<void> {
-    await until(`"${text}" on standard output; there is ${JSON.stringify(this.stdout + this.stderr)}`, () => this.stdout.includes(text), this.#changed);
+    await until(
+      `"${text}" on standard output; there is ${JSON.stringify(this.stdout + this.stderr)}`,
+      () => this.stdout.includes(text),
+      this.#changed,
+    );
   }
 
   #add(stream: "stdout" | "stderr", text: string): void {
@@ -87,7 +95,11 @@ function cleanEnvironment(): NodeJS.ProcessEnv {
 const deadlineMs = 20_000;
 
 /** Waits until `condition` holds, looking again at each of `hints` and every few milliseconds. */
-export async function until(what: string, condition: () => boolean | Promise<boolean>, hints?: Set<() => void>): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  hints?: Set<() => void>,
+): Promise<void> {
   const deadline = performance.now() + deadlineMs;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`waited ${deadlineMs / 1000} s in vain for ${what}`);
@@ -107,13 +119,24 @@ export async function traces(id: string, netns: number | undefined): Promise<str
   if (existsSync(`/sys/class/net/${hostInterface(id)}`)) found.push(`interface ${hostInterface(id)}`);
   const tables = await program("nft", ["list", "tables"]);
   if (tables.split("\n").includes(`table inet ${tableName(id)}`)) found.push(`table ${tableName(id)}`);
-  if (existsSync(`/run/kloak/${id}.json`) || existsSync(`/run/kloak/${id}.d`)) found.push(`files of ${id} in /run/kloak`);
+  if (existsSync(`/run/kloak/${id}.json`) || existsSync(`/run/kloak/${id}.d`))
+    found.push(`files of ${id} in /run/kloak`);
   for (const pid of netns === undefined ? [] : processesIn(netns)) found.push(`process ${pid}`);
   return found;
 }
 
 /** The settings that runs change, as they are now. */
 export function settings(): string {
-  const paths = ["ipv4/conf/eth0/forwarding", "ipv6/conf/eth0/force_forwarding", "ipv6/conf/all/forwarding", "ipv4/ip_forward"];
-  return paths.map((path) => `${path}=${existsSync(`/proc/sys/net/${path}`) ? readFileSync(`/proc/sys/net/${path}`, "utf8").trim() : "-"}`).join(" ");
+  const paths = [
+    "ipv4/conf/eth0/forwarding",
+    "ipv6/conf/eth0/force_forwarding",
+    "ipv6/conf/all/forwarding",
+    "ipv4/ip_forward",
+  ];
+  return paths
+    .map(
+      (path) =>
+        `${path}=${existsSync(`/proc/sys/net/${path}`) ? readFileSync(`/proc/sys/net/${path}`, "utf8").trim() : "-"}`,
+    )
+    .join(" ");
 }
