@@ -58,7 +58,8 @@ class Trail {
   async *newRecords(): AsyncGenerator<AuditRecord> {
     const piece = Buffer.alloc(pieceBytes);
     for (;;) {
-      const { bytesRead } = await this.#file.read(piece, 0, piece.length, this.#position);
+      // From where the last read ended, without naming the place: the trail may be a pipe.
+      const { bytesRead } = await this.#file.read(piece, 0, piece.length, null);
       if (bytesRead === 0) return;
       this.#position += bytesRead;
       const text = Buffer.concat([this.#cutLine, piece.subarray(0, bytesRead)]);

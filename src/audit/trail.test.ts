@@ -254,3 +254,13 @@ test("kloak audit prints lines for readers, or the records", async () => {
   for await (const each of auditLines({ file, workload: "web-1" })) lines.push(each);
   assert.match(lines[1] ?? "", /^2026-11-23T16:20:01\.123Z unprotected x by shop\/web-1 on n$/);
 });
+
+test("a trail may come through a pipe", () => {
+  const program = `
+    const { auditLines } = await import(${JSON.stringify(new URL("./cli.ts", import.meta.url).href)});
+    for await (const line of auditLines({ file: "/dev/stdin", json: true })) console.log(line);`;
+  const input = Array.from({ length: 1000 }, (_, index) => line(numbered(index))).join("");
+  const shell = `cat | "$0" --input-type=module -e "$1"`; // a pipe, where Node would give a socket
+  const { stdout, stderr } = spawnSync("sh", ["-c", shell, process.execPath, program], { input, encoding: "utf8" });
+  assert.equal(stdout, input, stderr);
+});
