@@ -55,7 +55,7 @@ export function addressBytes(address: string): Buffer {
     text === "" ? [] : text.split(":").map((word) => Number.parseInt(word, 16));
   const first = words(head);
   const last = words(tail);
-  const all = [...first, ...new Array<number>(8 - first.length - last.length).fill(0), ...last];
+  const all = [...first, ...Array.from({ length: 8 - first.length - last.length }, () => 0), ...last];
   return Buffer.from(all.flatMap((word) => [word >> 8, word & 0xff]));
 }
 

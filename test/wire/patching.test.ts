@@ -64,7 +64,7 @@ const shapes: readonly (readonly [name: string, options: ConnectionOptions])[] =
       wrapping: {
         extensions: [
           { type: 0, body: Buffer.from([0, 1, 4, 0, 0, 0, 0]) },
-          { type: 60, body: Buffer.from([1, 1, 12, ...new Array<number>(12).fill(0)]) },
+          { type: 60, body: Buffer.from([1, 1, 12, ...Buffer.alloc(12)]) },
           { type: 43, body: Buffer.from([0, 4, 0, 0, 0, 0, 0]) },
         ],
       },
