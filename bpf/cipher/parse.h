@@ -19,6 +19,18 @@ static __always_inline bool parse_needs_text(const struct h1_parser *parser, __u
 	return (parser->state != h1_body && parser->state != h1_chunk_data) || parser->left <= length;
 }
 
+/* Decides about the markers found so far. */
+static __always_inline void parse_decide(struct sealing *sealing, struct key_state *key)
+{
+	sealing->host_known = 0;
+	for (__u32 which = 0; which < k_h1_found_max; which++) {
+		if (which >= sealing->scan.found_count)
+			break;
+		placeholder_decide(sealing, key, which);
+	}
+	sealing->scan.found_count = 0;
+}
+
 /* Follows the requests, and fills sealing->patch.edits, or sealing->refused. */
 __noinline int parse_text(struct sealing *sealing, struct key_state *key, __u32 length)
 {
@@ -31,18 +43,14 @@ __noinline int parse_text(struct sealing *sealing, struct key_state *key, __u32 
 	for (__u32 i = 0; i < k_blocks_with_markers_max; i++) {
 		int state = h1_parse(&key->parser, scan);
 
-		sealing->host_known = 0;
-		for (__u32 which = 0; which < k_h1_found_max; which++) {
-			if (which >= scan->found_count)
-				break;
-			placeholder_decide(sealing, key, which);
-		}
-		scan->found_count = 0;
+		parse_decide(sealing, key);
 		if (scan->position >= scan->end || state == h1_opaque)
 			break;
 	}
 	if (scan->position < scan->end && key->parser.state != h1_opaque)
 		key->parser.state = h1_lost;
+	h1_search_body(scan);
+	parse_decide(sealing, key);
 	if (scan->found_lost && !sealing->refused)
 		sealing->refused = reason_tables_full;
 	if ((key->parser.state == h1_lost || key->parser.state == h1_opaque) && !key->closed)

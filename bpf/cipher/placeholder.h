@@ -167,6 +167,8 @@ static __always_inline void placeholder_place(struct placeholder *placeholder, c
 /* The slot that allows it, or 0. */
 static __always_inline __u8 placeholder_slot(const struct secret *secret, const struct h1_found *found)
 {
+	if (found->slot == slot_body)
+		return 0; /* a body is searched only where its text happens to be at hand */
 	if (found->slot != slot_header)
 		return secret->slots & (found->slot | slot_any) ? found->slot : 0;
 	if ((secret->slots & (slot_header | slot_any)) && !found->forbidden)
@@ -213,7 +215,7 @@ static __always_inline int placeholder_edit(struct sealing *sealing, struct key_
 	__u8 slot = placeholder_slot(secret, found);
 	struct edit *edit;
 
-	if (parser->state == h1_lost || !found->slot)
+	if (found->slot != slot_body && (parser->state == h1_lost || !found->slot))
 		return reason_unparsable_request;
 	if (!slot)
 		return reason_slot_not_allowed;

@@ -258,7 +258,52 @@ static __always_inline void publish_patch(struct sealing *sealing, struct key_st
 		sealing->flags |= mark_has_patch;
 }
 
-/* A record shorter than its fingerprint has none; what it would take from the tag is not known here. */
+static __always_inline void ghash_absorb(struct ghash_element *sum, const struct ghash_key *key, __u64 first,
+					 __u64 second)
+{
+	sum->high ^= __builtin_bswap64(first);
+	sum->low ^= __builtin_bswap64(second);
+	ghash_multiply(sum, &key->power[0]);
+}
+
+/*
+ * A TLS 1.3 record shorter than its fingerprint, such as the first of a client that writes byte by byte: the tag, which
+ * follows the ciphertext on the wire, makes up the rest.
+ */
+__noinline int seal_lengthen(const struct key_state *state, struct sealing *sealing)
+{
+	struct block *text, *tag;
+	__u8 *bytes;
+	__u32 length;
+
+	if (!state || !sealing)
+		return -1;
+	text = &sealing->scan.text.blocks[0];
+	tag = &sealing->tags[0];
+	length = sealing->length;
+	if (state->algorithm == cipher_chacha20_poly1305) {
+		chacha20_block(&state->chacha, &sealing->nonce, 0, &sealing->one_time);
+		poly1305_tag(&sealing->one_time, &sealing->aad, &sealing->scan.text, length, tag);
+	} else { /* NIST SP 800-38D 7.1 */
+		struct ghash_element sum = {};
+
+		tag->words[0] = (__u64)sealing->nonce.words[1] << 32 | sealing->nonce.words[0];
+		tag->words[1] = (__u64)bpf_htonl(1) << 32 | sealing->nonce.words[2];
+		aes_encrypt(&state->aes, tag, tag);
+		ghash_absorb(&sum, &state->ghash, sealing->aad.text.words[0], sealing->aad.text.words[1]);
+		ghash_absorb(&sum, &state->ghash, text->words[0], text->words[1]);
+		ghash_absorb(&sum, &state->ghash, bpf_cpu_to_be64((__u64)sealing->aad.bytes * 8),
+			     bpf_cpu_to_be64((__u64)length * 8));
+		tag->words[0] ^= __builtin_bswap64(sum.high);
+		tag->words[1] ^= __builtin_bswap64(sum.low);
+	}
+	bytes = (__u8 *)text;
+	for (__u32 i = 0; i < k_fingerprint_bytes; i++)
+		if (i >= length)
+			bytes[i] = ((const __u8 *)tag)[(i - length) & (k_tag_bytes - 1)];
+	return 0;
+}
+
 static __always_inline void publish_fingerprint(struct sealing *sealing, const struct key_state *state)
 {
 	struct sighting sighting = {
@@ -266,7 +311,7 @@ static __always_inline void publish_fingerprint(struct sealing *sealing, const s
 	struct fingerprint fingerprint;
 
 	if (sealing->length < sizeof(fingerprint))
-		return;
+		seal_lengthen(state, sealing);
 	memcpy(&fingerprint, &sealing->scan.text, sizeof(fingerprint));
 	if (bpf_map_update_elem(&fingerprints, &fingerprint, &sighting, BPF_ANY))
 		count(counter_patches_full);

@@ -23,6 +23,7 @@ enum h1_state {
 	h1_block_lf,
 	h1_body,
 	h1_chunk_size,
+	h1_chunk_extension,
 	h1_chunk_size_lf,
 	h1_chunk_data,
 	h1_chunk_cr,

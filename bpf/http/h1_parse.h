@@ -31,7 +31,15 @@ static __always_inline __u64 h1_any_is(__u64 word, __u8 c)
 	return h1_any_below(word ^ (0x0101010101010101ull * c), 1);
 }
 
-/* Eight bytes of a value or a target without an end, a marker's colon, or the question mark: take them at once. */
+/* Whether a marker may end among these eight bytes: "k:" is rare, in JSON too, and `before` ends with the byte before. */
+static __always_inline __u64 h1_any_marker(__u64 word, __u64 before)
+{
+	__u64 colons = h1_any_is(word, ':');
+
+	return colons & (h1_any_is(word, 'k') << 8 | ((before & 0xff) == 'k' ? 0x80 : 0));
+}
+
+/* Eight bytes of a value or a target without an end, a marker, or a question mark: take them at once. */
 static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_scan *scan, __u32 at)
 {
 	__u64 word;
@@ -45,12 +53,13 @@ static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_sc
 	}
 	if (at + 8 > scan->end || at > sizeof(scan->text) - 8)
 		return false;
-	word = *(const __u64 *)((const __u8 *)&scan->text +
-				at); /* not aligned: all that the verifier asks is that the CPU can */
-	if (parser->state == h1_lost ?
-		    h1_any_is(word, ':') :
-		    h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) |
-			    h1_any_is(word, ':') | (parser->state == h1_target ? h1_any_is(word, '?') : 0))
+	/* Not aligned: all that the verifier asks is that the CPU can. */
+	word = *(const __u64 *)((const __u8 *)&scan->text + at);
+	if (h1_any_marker(word, parser->window))
+		return false;
+	if (parser->state != h1_lost &&
+	    (h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) |
+	     (parser->state == h1_target ? h1_any_is(word, '?') : 0)))
 		return false;
 	parser->window = bpf_be64_to_cpu(word);
 	parser->length += 8;
@@ -327,7 +336,7 @@ static __always_inline void h1_end_block(struct h1_parser *parser, __u8 c)
 	h1_enter(parser, parser->left ? h1_body : h1_idle);
 }
 
-/* RFC 9112 7.1. Extensions and trailers are not for us: no client sends them, and servers disagree about them. */
+/* RFC 9112 7.1. Trailers are not for us: hardly a client sends them, and servers disagree about them. */
 static __always_inline void h1_read_chunk_size(struct h1_parser *parser, __u8 c)
 {
 	int digit = h1_hex(c);
@@ -337,9 +346,20 @@ static __always_inline void h1_read_chunk_size(struct h1_parser *parser, __u8 c)
 		parser->length++;
 	} else if (c == '\r' && parser->length) {
 		parser->state = h1_chunk_size_lf;
+	} else if (c == ';' && parser->length) {
+		parser->state = h1_chunk_extension;
 	} else {
 		h1_lose(parser);
 	}
+}
+
+/* RFC 9112 7.1.1: skipped by all who know none. Its end is what servers have disagreed about, so CR LF it must be. */
+static __always_inline void h1_read_chunk_extension(struct h1_parser *parser, __u8 c)
+{
+	if (c == '\r')
+		parser->state = h1_chunk_size_lf;
+	else if (!h1_is_value(c))
+		h1_lose(parser);
 }
 
 static __always_inline void h1_expect(struct h1_parser *parser, __u8 c, __u8 expected, enum h1_state next)
@@ -380,18 +400,90 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 	}
 }
 
+enum h1_event {
+	h1_no_slot = 0,
+	h1_in_slot, /* a marker may end here */
+	h1_base64_marker, /* and here one does */
+};
+
+static __always_inline enum h1_event h1_read_byte(struct h1_parser *parser, __u8 c)
+{
+	switch (parser->state) {
+	case h1_idle:
+		h1_begin_request(parser);
+		h1_read_method(parser, c);
+		return h1_no_slot;
+	case h1_method:
+		h1_read_method(parser, c);
+		return h1_no_slot;
+	case h1_target:
+		h1_read_target(parser, c);
+		return h1_in_slot;
+	case h1_version:
+		h1_read_version(parser, c);
+		return h1_no_slot;
+	case h1_line_start:
+		h1_read_line_start(parser, c);
+		return h1_no_slot;
+	case h1_name:
+		h1_read_name(parser, c);
+		return h1_no_slot;
+	case h1_value_start:
+		if (h1_is_space(c))
+			return h1_no_slot;
+		parser->state = h1_value;
+		return h1_read_value(parser, c) ? h1_base64_marker : h1_in_slot;
+	case h1_value:
+		return h1_read_value(parser, c) ? h1_base64_marker : h1_in_slot;
+	case h1_value_lf:
+		h1_end_value(parser, c);
+		return h1_no_slot;
+	case h1_block_lf:
+		h1_end_block(parser, c);
+		return h1_no_slot;
+	case h1_chunk_size:
+		h1_read_chunk_size(parser, c);
+		return h1_no_slot;
+	case h1_chunk_extension:
+		h1_read_chunk_extension(parser, c);
+		return h1_no_slot;
+	case h1_chunk_size_lf:
+		h1_expect(parser, c, '\n', parser->left ? h1_chunk_data : h1_last_cr);
+		return h1_no_slot;
+	case h1_chunk_cr:
+		h1_expect(parser, c, '\r', h1_chunk_lf);
+		return h1_no_slot;
+	case h1_chunk_lf:
+		h1_expect(parser, c, '\n', h1_chunk_size);
+		return h1_no_slot;
+	case h1_last_cr:
+		h1_expect(parser, c, '\r', h1_last_lf);
+		return h1_no_slot;
+	case h1_last_lf:
+		h1_expect(parser, c, '\n', h1_idle);
+		return h1_no_slot;
+	case h1_lost:
+		parser->window = parser->window << 8 | c;
+		return h1_in_slot;
+	default:
+		h1_lose(parser);
+		return h1_no_slot;
+	}
+}
+
 static long h1_step(__u32 index, struct h1_loop *loop)
 {
 	struct h1_parser *parser = loop->parser;
 	struct h1_scan *scan = loop->scan;
 	__u32 at = scan->position;
-	bool base64 = false;
-	__u8 c;
+	enum h1_event event;
+	__u64 window;
+	__u8 c, state = parser->state;
 
 	(void)index;
-	if (at >= scan->end || at >= sizeof(scan->text) || parser->state == h1_opaque)
+	if (at >= scan->end || at >= sizeof(scan->text) || state == h1_opaque)
 		return 1;
-	if ((parser->state == h1_body || parser->state == h1_chunk_data) && parser->left) {
+	if ((state == h1_body || state == h1_chunk_data) && parser->left) {
 		h1_skip(parser, scan, at);
 		return 0;
 	}
@@ -401,70 +493,18 @@ static long h1_step(__u32 index, struct h1_loop *loop)
 		return 0;
 	c = ((const __u8 *)&scan->text)[at];
 	scan->position = at + 1;
-
-	switch (parser->state) {
-	case h1_idle:
-		h1_begin_request(parser);
-		h1_read_method(parser, c);
-		return 0;
-	case h1_method:
-		h1_read_method(parser, c);
-		return 0;
-	case h1_target:
-		h1_read_target(parser, c);
-		break;
-	case h1_version:
-		h1_read_version(parser, c);
-		return 0;
-	case h1_line_start:
-		h1_read_line_start(parser, c);
-		return 0;
-	case h1_name:
-		h1_read_name(parser, c);
-		return 0;
-	case h1_value_start:
-		if (h1_is_space(c))
-			return 0;
-		parser->state = h1_value;
-		base64 = h1_read_value(parser, c);
-		break;
-	case h1_value:
-		base64 = h1_read_value(parser, c);
-		break;
-	case h1_value_lf:
-		h1_end_value(parser, c);
-		return 0;
-	case h1_block_lf:
-		h1_end_block(parser, c);
-		return scan->found_count > 0; /* the caller wants the request's Host while it is known */
-	case h1_chunk_size:
-		h1_read_chunk_size(parser, c);
-		return 0;
-	case h1_chunk_size_lf:
-		h1_expect(parser, c, '\n', parser->left ? h1_chunk_data : h1_last_cr);
-		return 0;
-	case h1_chunk_cr:
-		h1_expect(parser, c, '\r', h1_chunk_lf);
-		return 0;
-	case h1_chunk_lf:
-		h1_expect(parser, c, '\n', h1_chunk_size);
-		return 0;
-	case h1_last_cr:
-		h1_expect(parser, c, '\r', h1_last_lf);
-		return 0;
-	case h1_last_lf:
-		h1_expect(parser, c, '\n', h1_idle);
-		return 0;
-	case h1_lost:
-		parser->window = parser->window << 8 | c;
-		break;
-	default:
-		h1_lose(parser);
-		return 0;
+	window = parser->window;
+	event = h1_read_byte(parser, c);
+	if (parser->state == h1_lost) {
+		parser->window = window << 8 | c; /* the byte over which it was lost may be a marker's */
+		if (event == h1_no_slot)
+			event = h1_in_slot;
 	}
-	if (base64 || (c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER))
-		h1_note_found(parser, scan, base64);
-	return 0;
+	if (event == h1_base64_marker ||
+	    (event == h1_in_slot && c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER))
+		h1_note_found(parser, scan, event == h1_base64_marker);
+	/* After a header block: the caller wants the request's Host while it is known. */
+	return state == h1_block_lf && scan->found_count > 0;
 }
 
 /*
@@ -495,4 +535,63 @@ static __always_inline void h1_begin(struct h1_scan *scan, __u32 end)
 	scan->skipped = 0;
 	scan->found_count = 0;
 	scan->found_lost = 0;
+}
+
+enum { k_h1_searched_max = 4096 }; /* bytes of a body */
+
+struct h1_search {
+	struct h1_scan *scan;
+	__u32 from;
+	__u32 to;
+};
+
+static long h1_search_step(__u32 index, struct h1_search *search)
+{
+	struct h1_scan *scan = search->scan;
+	__u32 at = search->from + index * 8;
+	const __u8 *text;
+
+	if (at >= search->to || at < 8 || at > sizeof(scan->text) - 8)
+		return 1;
+	text = (const __u8 *)&scan->text + at;
+	if (!h1_any_marker(*(const __u64 *)text, text[-1]))
+		return 0;
+	for (int i = 0; i < 8; i++) {
+		struct h1_found *found;
+		__u32 count = scan->found_count;
+
+		if ((bpf_be64_to_cpu(*(const __u64 *)(text + i - 7)) & K_H1_MARKER_MASK) != K_H1_MARKER)
+			continue;
+		if (at + i >= search->to)
+			return 1;
+		if (count >= k_h1_found_max) {
+			scan->found_lost = 1;
+			return 1;
+		}
+		found = &scan->found[count];
+		memset(found, 0, sizeof(*found));
+		found->slot = slot_body;
+		found->marker = at + i + 1 - k_marker_bytes;
+		scan->found_count = count + 1;
+	}
+	return 0;
+}
+
+/*
+ * Markers in the body that the parser has passed over, where its text is at hand. Nothing is replaced there; somebody
+ * will want to know why.
+ */
+__noinline int h1_search_body(struct h1_scan *scan)
+{
+	struct h1_search search;
+
+	if (!scan || !scan->skipped)
+		return 0;
+	search.scan = scan;
+	search.from = scan->head_end < 8 ? 8 : scan->head_end;
+	search.to = scan->tail;
+	if (search.to > search.from + k_h1_searched_max)
+		search.to = search.from + k_h1_searched_max;
+	bpf_loop(k_h1_searched_max / 8, h1_search_step, &search, 0);
+	return 0;
 }

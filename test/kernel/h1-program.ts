@@ -17,6 +17,7 @@ export const states = [
   "block-lf",
   "body",
   "chunk-size",
+  "chunk-extension",
   "chunk-size-lf",
   "chunk-data",
   "chunk-cr",

@@ -116,9 +116,10 @@ export function readStream(stream: Buffer): Verdict {
     if (block.next === "opaque") return verdict("opaque");
     if (typeof block.next === "number" && !skip(block.next)) return verdict("body");
     while (block.next === "chunks") {
-      const rest = text.slice(at, at + 10);
-      const line = /^([0-9A-Fa-f]{1,8})\r\n/.exec(rest);
-      if (!line) return verdict(/^(?:[0-9A-Fa-f]{1,8}\r?)?$/.test(rest) ? "chunks" : "lost");
+      const rest = text.slice(at);
+      const line = /^([0-9A-Fa-f]{1,8})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n/.exec(rest);
+      const part = /^(?:[0-9A-Fa-f]{1,8}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?$/;
+      if (!line) return verdict(part.test(rest) ? "chunks" : "lost");
       const size = Number.parseInt(line[1] ?? "", 16);
       at += line[0].length;
       if (size > 0 && !skip(size)) return verdict("body");

@@ -19,6 +19,7 @@ const ends: Readonly<Partial<Record<State, Verdict["end"]>>> = {
   body: "body",
   "chunk-data": "body",
   "chunk-size": "chunks",
+  "chunk-extension": "chunks",
   "chunk-size-lf": "chunks",
   "chunk-cr": "chunks",
   "chunk-lf": "chunks",
@@ -106,7 +107,9 @@ const request = fc
       for (const size of [...body.chunks, Number.POSITIVE_INFINITY]) {
         const chunk = body.bytes.subarray(at, at + size);
         at += chunk.length;
-        if (chunk.length) parts.push(Buffer.from(`${chunk.length.toString(16)}\r\n`), chunk, Buffer.from("\r\n"));
+        const extension = at % 2 ? "" : `;name="kloak: value"`;
+        if (chunk.length)
+          parts.push(Buffer.from(`${chunk.length.toString(16)}${extension}\r\n`), chunk, Buffer.from("\r\n"));
       }
       parts.push(Buffer.from("0\r\n\r\n"));
     } else if (body) {
@@ -287,7 +290,9 @@ const smuggled: readonly { readonly shape: string; readonly text: string }[] = [
   { shape: "a version of its own", text: "GET / http/1.1\r\n\r\n" },
   { shape: "an empty line first", text: `\r\n${get}\r\n` },
   { shape: "a response", text: "HTTP/1.1 200 OK\r\n\r\n" },
-  { shape: "a chunk extension", text: `${get}Transfer-Encoding: chunked\r\n\r\n1;a\r\nx\r\n0\r\n\r\n` },
+  { shape: "a line feed in a chunk extension", text: `${get}Transfer-Encoding: chunked\r\n\r\n1;a\nx\r\n0\r\n\r\n` },
+  { shape: "an extension without a size", text: `${get}Transfer-Encoding: chunked\r\n\r\n;a\r\nx\r\n0\r\n\r\n` },
+  { shape: "white space after a chunk size", text: `${get}Transfer-Encoding: chunked\r\n\r\n1 \r\nx\r\n0\r\n\r\n` },
   { shape: "a chunk size with a prefix", text: `${get}Transfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n` },
   { shape: "a chunk size that overflows", text: `${get}Transfer-Encoding: chunked\r\n\r\n100000001\r\nx\r\n` },
   { shape: "a chunk longer than it says", text: `${get}Transfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n0\r\n\r\n` },
