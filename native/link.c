@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/bpf.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -232,10 +233,51 @@ static napi_value link_close(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
+static void *link_release_run(void *handle)
+{
+	link_release(handle);
+	return NULL;
+}
+
+/*
+ * linksClose([link]). The kernel waits for a grace period of tens of milliseconds for each uprobe that goes: one thread
+ * each, so that they wait together.
+ */
+static napi_value links_close(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments;
+	pthread_t *threads;
+	uint32_t count = 0, i;
+
+	if (!arguments_read(env, info, 1, &arguments) ||
+	    napi_get_array_length(env, arguments.at[0], &count) != napi_ok)
+		return throw_type(env, "links must be an array");
+	threads = calloc(count, sizeof(*threads));
+	for (i = 0; i < count; i++) {
+		napi_value item;
+		void *handle;
+
+		if (napi_get_element(env, arguments.at[0], i, &item) != napi_ok ||
+		    !read_handle(env, item, handle_link, &handle))
+			break;
+		if (!threads || pthread_create(&threads[i], NULL, link_release_run, handle)) {
+			link_release(handle);
+			if (threads)
+				threads[i] = 0;
+		}
+	}
+	while (threads && i-- > 0)
+		if (threads[i])
+			pthread_join(threads[i], NULL);
+	free(threads);
+	return NULL;
+}
+
 void link_exports(napi_env env, napi_value exports)
 {
 	add_function(env, exports, "supportsUprobeMulti", supports_uprobe_multi);
 	add_function(env, exports, "attachUprobe", attach_uprobe);
 	add_function(env, exports, "attachProgram", attach_program);
 	add_function(env, exports, "linkClose", link_close);
+	add_function(env, exports, "linksClose", links_close);
 }

@@ -143,9 +143,21 @@ static napi_value hide_memory(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
+/* exitNow(status): ends this process without waiting for names that are being looked up on other threads */
+static napi_value exit_now(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments;
+	int64_t status;
+
+	if (arguments_read(env, info, 1, &arguments) && read_number(env, arguments.at[0], "status", &status))
+		_exit((int)status);
+	return NULL;
+}
+
 void run_exports(napi_env env, napi_value exports)
 {
 	add_function(env, exports, "netnsSocket", netns_socket);
 	add_function(env, exports, "lockDirectory", lock_directory);
 	add_function(env, exports, "hideMemory", hide_memory);
+	add_function(env, exports, "exitNow", exit_now);
 }

@@ -4,5 +4,5 @@
 
 #include <node_api.h>
 
-/* Adds netnsSocket, lockDirectory and hideMemory to the addon's exports. */
+/* Adds netnsSocket, lockDirectory, hideMemory and exitNow to the addon's exports. */
 void run_exports(napi_env env, napi_value exports);

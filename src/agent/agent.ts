@@ -3,8 +3,23 @@
  */
 import { statSync } from "node:fs";
 import { type Attested, Attestor, type AttestRule, type Clock, Roots, systemClock } from "../attest/index.ts";
-import { type AuditRecord, lostRecord, type RecordContext, recordOf, unprotectedRecord, wallTime, type Workload } from "../audit/index.ts";
-import { type Counters, type Dataplane, type Event, eventKind, netnsCookie, openDataplane } from "../dataplane/index.ts";
+import {
+  type AuditRecord,
+  lostRecord,
+  type RecordContext,
+  recordOf,
+  unprotectedRecord,
+  wallTime,
+  type Workload,
+} from "../audit/index.ts";
+import {
+  type Counters,
+  type Dataplane,
+  type Event,
+  eventKind,
+  netnsCookie,
+  openDataplane,
+} from "../dataplane/index.ts";
 import { attestModes } from "../policy/policy.ts";
 import { addressText } from "../policy/address.ts";
 import { type Answer, Gate, type HeldFile } from "./gate.ts";
@@ -196,8 +211,7 @@ export class Agent {
     this.#countLost();
     this.#stopEvents();
     for (const ifindex of [...this.#leased.keys()]) this.detachInterface(ifindex);
-    this.#files.close();
-    this.#dataplane.close();
+    this.#dataplane.close(); // with all links
   }
 
   #hear(event: Event): void {

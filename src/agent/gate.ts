@@ -52,7 +52,10 @@ export class Gate {
 
   /** Resolves when the gate stands, with nothing to guard yet. */
   static async open(options: GateOptions): Promise<Gate> {
-    const child = spawn(buildFile("kloak-gate"), [String(waitMs)], { stdio: ["ignore", "ignore", "ignore", "pipe"], env: {} });
+    const child = spawn(buildFile("kloak-gate"), [String(waitMs)], {
+      stdio: ["ignore", "ignore", "ignore", "pipe"],
+      env: {},
+    });
     const gate = new Gate(child, options);
     await gate.#answer();
     return gate;
@@ -135,7 +138,10 @@ export class Gate {
 
   #ended(why: string): void {
     if (this.#closing) return;
-    const error = new KloakError("gate-ended", `kloak-gate is gone: ${why}. New programs are hooked only after they have started.`);
+    const error = new KloakError(
+      "gate-ended",
+      `kloak-gate is gone: ${why}. New programs are hooked only after they have started.`,
+    );
     for (const { reject } of this.#ready.splice(0)) reject(error);
     this.#options.failed(error);
     this.#closing = true;

@@ -57,11 +57,6 @@ export class HookedFiles {
     return entry.file;
   }
 
-  close(): void {
-    for (const { links } of this.#entries.values()) for (const link of links) link.close();
-    this.#entries.clear();
-  }
-
   #attach(key: string, discovery: Discovery, path: string): Entry {
     const about = { key, name: discovery.path };
     const unheard = discovery.tls === "unknown" ? discovery.evidence[0] : undefined;
@@ -73,7 +68,10 @@ export class HookedFiles {
     }
     try {
       const links = this.#attachAll(hooks, path);
-      return { file: { ...about, tls: discovery.tls === "unknown" ? "unknown" : "hooked", heard: true, stack, why }, links };
+      return {
+        file: { ...about, tls: discovery.tls === "unknown" ? "unknown" : "hooked", heard: true, stack, why },
+        links,
+      };
     } catch (error) {
       const reason = `its functions cannot be hooked: ${error instanceof Error ? error.message : String(error)}`;
       const name = discovery.stacks[0]?.stack ?? null;

@@ -25,6 +25,11 @@ export class KernelVerdicts implements VerdictSink {
   #key({ address, name, port, mode }: AttestationKey): KernelKey | undefined {
     const bytes = addressBytes(address);
     if (bytes === undefined) return undefined;
-    return { address: bytes, name: name === null ? 0n : this.#dataplane.hashName(name), port, mode: attestNumbers[mode] };
+    return {
+      address: bytes,
+      name: name === null ? 0n : this.#dataplane.hashName(name),
+      port,
+      mode: attestNumbers[mode],
+    };
   }
 }

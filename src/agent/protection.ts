@@ -102,7 +102,9 @@ export class Protection {
     const coverage = coverageOf(
       files.map(({ tls, heard }) => ({ tls: tls === "hooked" ? "known" : tls, stacks: heard ? heardStack : [] })),
     );
-    const spared = new Set(coverage === "partial" ? unknown.filter((file) => file !== files[0]).map(({ key }) => key) : []);
+    const spared = new Set(
+      coverage === "partial" ? unknown.filter((file) => file !== files[0]).map(({ key }) => key) : [],
+    );
     this.#programs.delete(pid);
     this.#programs.set(pid, { command, spared });
     const oldest = this.#programs.keys().next();

@@ -19,7 +19,12 @@ export async function doctorCommand(
   }
   const all = [...checks(facts), leftovers()];
   const fit = all.every(({ status }) => status !== "missing");
-  write(1, options.json === true ? `${JSON.stringify({ fit, checks: all }, null, 2)}\n` : `${all.map(line).join("\n")}\n${verdict(fit)}\n`);
+  write(
+    1,
+    options.json === true
+      ? `${JSON.stringify({ fit, checks: all }, null, 2)}\n`
+      : `${all.map(line).join("\n")}\n${verdict(fit)}\n`,
+  );
   return fit ? 0 : 1;
 }
 

@@ -19,13 +19,15 @@ const program = new Command("kloak")
   })
   .exitOverride();
 
-const collect = <T>(parse: (text: string) => T) => (text: string, before: readonly T[] = []): T[] => {
-  try {
-    return [...before, parse(text)];
-  } catch (error) {
-    throw new InvalidArgumentError(error instanceof Error ? error.message : String(error));
-  }
-};
+const collect =
+  <T>(parse: (text: string) => T) =>
+  (text: string, before: readonly T[] = []): T[] => {
+    try {
+      return [...before, parse(text)];
+    } catch (error) {
+      throw new InvalidArgumentError(error instanceof Error ? error.message : String(error));
+    }
+  };
 const asIs = (text: string): string => text;
 
 const json = () => new Option("--json", "machine-readable output");
@@ -35,12 +37,26 @@ program
   .description("run a command that holds placeholders instead of secrets")
   .usage("[options] -- command [args...]")
   .option("--config <file>", "configuration (default: ./kloak.yaml if there is one)")
-  .option("--secret <name@hosts[=source]>", "one secret; SOURCE is env:VAR, file:PATH or cmd:COMMAND; repeatable", collect(asIs))
+  .option(
+    "--secret <name@hosts[=source]>",
+    "one secret; SOURCE is env:VAR, file:PATH or cmd:COMMAND; repeatable",
+    collect(asIs),
+  )
   .option("--ca <file>", "extra roots (PEM) for destination attestation")
-  .addOption(new Option("--attest <mode>", "how destinations show who they are").choices(["certificate", "dns", "none"]))
+  .addOption(
+    new Option("--attest <mode>", "how destinations show who they are").choices(["certificate", "dns", "none"]),
+  )
   .option("--audit <file>", "audit records, one JSON object a line (- for standard error)")
-  .option("--publish <port[:port]|auto>", "make a port of the command reachable on the host's loopback, as HOST:COMMAND; `auto`: every port it listens on; repeatable", collect(parsePortPair))
-  .option("--host-port <port>", "a service on the host's loopback that the command reaches at 127.0.0.1:PORT; repeatable", collect(parsePort))
+  .option(
+    "--publish <port[:port]|auto>",
+    "make a port of the command reachable on the host's loopback, as HOST:COMMAND; `auto`: every port it listens on; repeatable",
+    collect(parsePortPair),
+  )
+  .option(
+    "--host-port <port>",
+    "a service on the host's loopback that the command reaches at 127.0.0.1:PORT; repeatable",
+    collect(parsePort),
+  )
   .option("--user <name>", "run the command as this user (default: who called sudo, else the caller)")
   .addOption(new Option("--json", "kloak's own messages as JSON, one a line").conflicts("quiet"))
   .addOption(new Option("--quiet", "kloak says nothing but errors").conflicts("verbose"))
@@ -49,8 +65,8 @@ program
   .passThroughOptions()
   .addHelpText("after", exitHelp())
   .action(async (command: string[], options: RunOptions) => {
-    const { runCommand } = await import("./run.ts");
-    process.exitCode = await runCommand(command, options);
+    const { runAndExit } = await import("./run.ts");
+    await runAndExit(command, options);
   });
 
 type RunOptions = import("./run.ts").RunOptions;
@@ -126,8 +142,8 @@ program
   .command("demo")
   .description("show a substitution, a refusal and the audit trail on this host")
   .action(async () => {
-    const { demoCommand } = await import("./demo.ts");
-    process.exitCode = await demoCommand();
+    const { runDemo } = await import("../demo/demo.ts");
+    process.exitCode = await runDemo();
   });
 
 function exitHelp(): string {

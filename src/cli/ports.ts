@@ -13,7 +13,10 @@ export function parsePortPair(text: string): PortPair | "auto" {
   if (text === "auto") return "auto";
   const [host = "", inside = host, ...more] = text.split(":");
   if (more.length > 0) {
-    throw new KloakError("port-invalid", `${JSON.stringify(text)} has too many colons: give PORT, HOSTPORT:COMMANDPORT or auto.`);
+    throw new KloakError(
+      "port-invalid",
+      `${JSON.stringify(text)} has too many colons: give PORT, HOSTPORT:COMMANDPORT or auto.`,
+    );
   }
   return { host: parsePort(host), inside: parsePort(inside) };
 }

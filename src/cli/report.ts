@@ -38,7 +38,12 @@ export class Report implements Reporter {
 
   error(error: unknown): void {
     if (error instanceof KloakError) this.#say("error", error.message, error.code);
-    else this.#say("error", `Unexpected: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, "unexpected");
+    else
+      this.#say(
+        "error",
+        `Unexpected: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+        "unexpected",
+      );
   }
 
   warn(message: string): void {

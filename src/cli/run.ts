@@ -2,7 +2,7 @@ import { commandEnvironment, type HiddenValue, ignoredSignals } from "../run/env
 import { readFacts, requireHost } from "../run/host.ts";
 import { CommandError } from "../run/launcher.ts";
 import type { PortPair } from "../run/loopback.ts";
-import { hideMemory } from "../run/native.ts";
+import { exitNow, hideMemory } from "../run/native.ts";
 import { type Protect, run } from "../run/run.ts";
 import { type LoadedSecret, loadSecrets, refuseArguments } from "../run/secrets.ts";
 import { commandUser } from "../run/user.ts";
@@ -22,7 +22,17 @@ export interface RunOptions extends Manner {
 
 const ownFailure = 125;
 
-/** `kloak run`: returns the exit status. */
+/** `kloak run`: ends this process with the command's status. */
+export async function runAndExit(command: readonly string[], options: RunOptions): Promise<void> {
+  const status = await runCommand(command, options);
+  try {
+    exitNow(status);
+  } catch {
+    process.exitCode = status; // the addon is what is missing
+  }
+}
+
+/** Returns the exit status. */
 export async function runCommand(command: readonly string[], options: RunOptions): Promise<number> {
   const report = new Report(options);
   try {
@@ -55,7 +65,9 @@ async function attempt(command: readonly string[], options: RunOptions, report: 
         identity: user,
         ignoredSignals: BigInt(process.env[ignoredSignals] ?? 0),
       },
-      covers: secrets.flatMap(({ file, placeholder }) => (file === undefined ? [] : [{ over: file, content: placeholder }])),
+      covers: secrets.flatMap(({ file, placeholder }) =>
+        file === undefined ? [] : [{ over: file, content: placeholder }],
+      ),
       publish: options.publish ?? [],
       hostPorts: options.hostPort ?? [],
     };

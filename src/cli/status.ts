@@ -16,7 +16,9 @@ export function statusCommand(options: { readonly json?: boolean }): number {
   } else if (runs.length === 0) {
     write(1, "Nothing runs under kloak here.\n");
   } else {
-    const lines = runs.map((run) => `${run.id}  ${run.state.padEnd(9)}  pid ${run.pid}  since ${run.startedAt}  ${run.command}`);
+    const lines = runs.map(
+      (run) => `${run.id}  ${run.state.padEnd(9)}  pid ${run.pid}  since ${run.startedAt}  ${run.command}`,
+    );
     write(1, `${lines.join("\n")}\n`);
   }
   return 0;

@@ -18,7 +18,7 @@ import { Btf } from "./btf.ts";
 import type { Codec } from "./codec.ts";
 import { BpfMap } from "./map.ts";
 import { loadNative, type MapHandle, projectRoot, type RingHandle } from "./native.ts";
-import { BpfObject, type Link, type TcPlace } from "./object.ts";
+import { BpfObject, closeLinks, type Link, type TcPlace } from "./object.ts";
 import { siphash } from "./siphash.ts";
 import { Sweeper } from "./sweeper.ts";
 import { counter, type Event, eventCodec, layouts, mapTypes } from "./types.gen.ts";
@@ -111,7 +111,8 @@ export class Dataplane implements AsyncDisposable {
   readonly sweeper: Sweeper;
   readonly #handles: ReadonlyMap<string, MapHandle>;
   readonly #handlers = new Set<(event: Event) => void>();
-  readonly #links = new Set<Link>();
+  /** By what was handed out for it. */
+  readonly #links = new Map<Link, Link>();
   #ring: RingHandle | undefined;
 
   /** Use openDataplane. */
@@ -199,7 +200,7 @@ export class Dataplane implements AsyncDisposable {
   /** Ends all probes and reports. Wire programs stay where they are attached. */
   close(): void {
     this.#closeRing();
-    for (const link of this.#links) link.close();
+    closeLinks(this.#links.values());
     this.#links.clear();
     for (const handle of this.#handles.values()) loadNative().mapClose(handle);
     for (const object of this.objects.values()) object.close();
@@ -229,7 +230,7 @@ export class Dataplane implements AsyncDisposable {
         link.close();
       },
     };
-    this.#links.add(kept);
+    this.#links.set(kept, link);
     return kept;
   }
 

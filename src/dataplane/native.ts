@@ -97,6 +97,7 @@ export interface Native {
   ): LinkHandle;
   attachProgram(object: ObjectHandle, program: string): LinkHandle;
   linkClose(link: LinkHandle): void;
+  linksClose(links: readonly LinkHandle[]): void;
 
   tcAttach(
     object: ObjectHandle,

@@ -127,8 +127,19 @@ export interface TcPlace {
   readonly priority: number;
 }
 
+const handles = new WeakMap<Link, LinkHandle>();
+
 function link(handle: LinkHandle): Link {
-  return { close: () => loadNative().linkClose(handle) };
+  const made: Link = { close: () => loadNative().linkClose(handle) };
+  handles.set(made, handle);
+  return made;
+}
+
+/** Closes links as fast as the kernel lets go of the slowest of them. */
+export function closeLinks(links: Iterable<Link>): void {
+  const all = [...links];
+  loadNative().linksClose(all.flatMap((each) => handles.get(each) ?? []));
+  for (const each of all) if (!handles.has(each)) each.close();
 }
 
 function isUprobe(program: { readonly section: string; readonly type: number }): boolean {

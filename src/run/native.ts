@@ -6,9 +6,11 @@ interface RunAddon {
   netnsSocket(path: string, kind: number, address: string, port: number): number;
   lockDirectory(path: string): number;
   hideMemory(): void;
+  exitNow(status: number): never;
 }
 
 const kinds = { udp: 0, listen: 1, connect: 2 } as const;
+
 function load(): RunAddon {
   return loadNative() as unknown as RunAddon;
 }
@@ -39,6 +41,11 @@ export function lockDirectory(path: string): number | undefined {
 /** No core dump, and no other process without CAP_SYS_PTRACE, shows this process's memory. */
 export function hideMemory(): void {
   load().hideMemory();
+}
+
+/** Ends this process at once. Node would wait for getaddrinfo(3), which may take as long as resolvers are silent. */
+export function exitNow(status: number): never {
+  return load().exitNow(status);
 }
 
 /** The `code` of a system error, or undefined. */
