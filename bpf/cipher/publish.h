@@ -328,17 +328,19 @@ __noinline int seal_publish(struct key_state *state, __u32 named)
 
 	if (!sealing || !state)
 		return -1;
-	sealing->patch.reason = reason_none;
-	if (sealing->patch.edit_count) {
-		publish_patch(sealing, state);
-		if (sealing->refused)
-			report_refusal(sealing, state);
-	} else if (sealing->refused) {
-		sealing->patch.reason = sealing->refused;
+	if (!sealing->patch.edit_count)
 		sealing->patch.region_bytes = 0;
-		sealing->patch.edits[0] = sealing->refusal;
-		publish_patch(sealing, state);
+	sealing->patch.reason = sealing->refused;
+	if (sealing->refused) {
+		__u32 at = sealing->patch.edit_count;
+
+		if (at < k_edits_max)
+			sealing->patch.edits[at] = sealing->refusal;
+		else
+			report_refusal(sealing, state);
 	}
+	if (sealing->patch.edit_count || sealing->refused)
+		publish_patch(sealing, state);
 	mark = &state->ring[sealing->index % k_mark_ring];
 	mark->mac = seal_hash(sealing);
 	mark->index = sealing->index;

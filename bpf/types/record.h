@@ -35,11 +35,11 @@ enum mark_flag {
 struct record_mark {
 	__u64 mac;          /* SipHash-2-4 under the data plane's own key */
 	__u32 index;
-	__u16 length;       /* bytes of ciphertext without tag (and without explicit nonce); in TLS 1.3 with the inner type */
-	__u16 head_blocks;  /* at least 1 */
-	__u16 tail_block;   /* at most the last block */
-	__u8 type;          /* inner content type: 23 application data, 22 handshake, 21 alert */
-	__u8 flags;         /* enum mark_flag */
+	__u16 length; /* bytes of ciphertext without tag (and without explicit nonce); in TLS 1.3 with the inner type */
+	__u16 head_blocks; /* at least 1 */
+	__u16 tail_block; /* at most the last block */
+	__u8 type; /* inner content type: 23 application data, 22 handshake, 21 alert */
+	__u8 flags; /* enum mark_flag */
 	__u32 _pad;
 };
 
@@ -57,9 +57,9 @@ struct edit {
 	__u16 offset; /* in the record's plaintext */
 	__u16 length; /* as encoded */
 	__u8 encoding;
-	__u8 slot;         /* enum slot, one */
+	__u8 slot; /* enum slot, one */
 	__u8 host_allowed; /* the request's own Host is a host that this secret allows */
-	__u8 proof;        /* enum proof of the secret */
+	__u8 proof; /* enum proof of the secret */
 	struct header_name header; /* for the audit record */
 };
 
@@ -68,22 +68,22 @@ struct edit {
  * `region_chunks`. All edits are applied, or none.
  */
 struct patch {
-	__u64 host;       /* hash of the request's Host, port stripped */
+	__u64 host; /* hash of the request's Host, port stripped */
 	__u64 sealed_ns;
 	__u32 workload;
-	__u32 process;    /* thread group id in the initial pid namespace */
+	__u32 process; /* thread group id in the initial pid namespace */
 	char command[16];
 	__u8 tag_delta[k_tag_bytes];
-	__u16 length;     /* as in the record's mark */
+	__u16 length; /* as in the record's mark */
 	__u16 region_bytes; /* of ciphertext in region_chunks: every edit lies inside, and all that was parsed before it */
-	__u8 algorithm;   /* enum cipher_algorithm */
-	__u8 version;     /* enum tls_version */
-	__u8 stack;       /* enum tls_stack */
-	__u8 protocol;    /* enum protocol */
-	__u8 reason;      /* enum reason, with edit_count 0 */
+	__u8 algorithm; /* enum cipher_algorithm */
+	__u8 version; /* enum tls_version */
+	__u8 stack; /* enum tls_stack */
+	__u8 protocol; /* enum protocol */
+	__u8 reason;      /* enum reason: edits[edit_count] is a placeholder that stays, as far as it is known */
 	__u8 edit_count;
 	__u8 _pad[6];
-	struct edit edits[k_edits_max]; /* with a reason: edits[0] names the secret and slot as far as known */
+	struct edit edits[k_edits_max];
 };
 
 enum { k_region_chunk_bytes = 256 };

@@ -207,6 +207,8 @@ __noinline int apply_report(struct flow *flow, struct outstanding_record *record
 	for (__u32 i = 0; i < k_edits_max; i++)
 		if (i < patch->edit_count)
 			report_patch(flow, patch, event_substituted, reason_none, i);
+	if (patch->reason && patch->edit_count < k_edits_max) /* beside them, one that stays */
+		report_patch(flow, patch, event_refused, patch->reason, patch->edit_count);
 	record->reported = 1;
 	return 0;
 }
