@@ -102,9 +102,9 @@ int wire_egress(struct __sk_buff *skb)
 			/* The workload is the server: no ClientHello of its own will come. */
 			if (flow && flow->outstanding)
 				return wire_drop;
-			if (!flow || flow->state != flow_opaque)
-				flow_create(walk, flow_opaque, reason_none);
-			return wire_pass;
+			if (flow && flow->state == flow_opaque)
+				return wire_pass;
+			return flow_restart(walk, flow, flow_opaque, reason_none) ? wire_pass : wire_drop;
 		}
 		if (packet_from_socket(skb, walk))
 			walk->flags |= walk_socket;
@@ -117,7 +117,7 @@ int wire_egress(struct __sk_buff *skb)
 	if (!flow) {
 		if (!walk->length)
 			return wire_pass;
-		flow_create(walk, flow_loose, reason_flow_older_than_agent);
+		flow_begin(walk, NULL, flow_loose, reason_flow_older_than_agent);
 		flow = flow_find(&walk->key);
 		if (!flow)
 			return wire_pass;

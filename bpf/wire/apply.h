@@ -219,7 +219,7 @@ static __always_inline bool apply_all(struct __sk_buff *skb, struct flow *flow, 
 	struct outstanding *waiting;
 
 	if (!flow->outstanding)
-		return true;
+		return !(walk->flags & walk_altered) || !checksum_store(skb, walk);
 	waiting = outstanding_find(flow->serial);
 	if (!waiting)
 		return false;

@@ -31,8 +31,12 @@ static __always_inline void flow_unlock(struct flow *flow)
 	__sync_lock_test_and_set(&flow->busy, 0);
 }
 
-/* Enters the flow of walk->key anew. Without room it stays unknown: nothing is substituted on it. */
-static __always_inline void flow_create(struct walk *walk, enum flow_state state, enum reason closed)
+/*
+ * Enters the flow of walk->key, or begins a known one anew. Without room it stays unknown: nothing is substituted on it.
+ * A known entry is overwritten where it lies: what is replaced in the map may be another flow's entry at once
+ * (bpf_mem_alloc, 6.1), while another CPU still holds a pointer to it.
+ */
+static __always_inline void flow_begin(struct walk *walk, struct flow *known, enum flow_state state, enum reason closed)
 {
 	struct flow *flow = &walk->fresh;
 
@@ -48,8 +52,28 @@ static __always_inline void flow_create(struct walk *walk, enum flow_state state
 		flow->phase = phase_lost;
 	if (walk->flags & walk_ipv4)
 		flow->flags = flow_ipv4;
-	if (bpf_map_update_elem(&flows, &walk->key, flow, BPF_ANY))
+	if (known) {
+		flow->busy = 1;
+		*known = *flow;
+	} else if (bpf_map_update_elem(&flows, &walk->key, flow, BPF_NOEXIST)) {
 		count(counter_flows_full);
+	}
+}
+
+/* Begins anew what may be known. false: drop. */
+static __always_inline bool flow_restart(struct walk *walk, struct flow *flow, enum flow_state state,
+					 enum reason closed)
+{
+	if (flow) {
+		if (!flow_lock(flow))
+			return false;
+		outstanding_clear(flow);
+		hello_delete(flow->serial);
+	}
+	flow_begin(walk, flow, state, closed);
+	if (flow)
+		flow_unlock(flow);
+	return true;
 }
 
 /* The workload opens a connection. false: drop. */
@@ -57,33 +81,71 @@ static __always_inline bool flow_open(struct walk *walk, struct flow *flow)
 {
 	enum reason closed = walk->flags & walk_socket ? reason_none : reason_unproven_flow;
 
-	if (flow) {
-		/* A SYN that is sent again. */
-		if (flow->state == flow_tracked && flow->next == walk->sequence && !flow->carry_have && !flow->flags)
-			return true;
-		/* A SYN out of nowhere would make us forget what must not pass unpatched. */
-		if (flow->outstanding && closed)
-			return false;
-		if (!flow_lock(flow))
-			return false;
-		outstanding_clear(flow);
-		hello_delete(flow->serial);
-		/* Not unlocked: the entry is replaced. */
+	/* A SYN that is sent again. */
+	if (flow && flow->state == flow_tracked && flow->next == walk->sequence && !flow->carry_have &&
+	    !(flow->flags & ~flow_ipv4))
+		return true;
+	/* A SYN out of nowhere would make us forget what must not pass unpatched. */
+	if (flow && flow->outstanding && closed)
+		return false;
+	return flow_restart(walk, flow, flow_tracked, closed);
+}
+
+struct wipe {
+	struct __sk_buff *skb;
+	struct walk *walk;
+	__u32 bytes;
+	__u32 failed;
+};
+
+static long flow_wipe_step(__u32 window, struct wipe *wipe)
+{
+	struct walk *walk = wipe->walk;
+	__u32 at = window * k_region_chunk_bytes, size;
+	const __u64 *before = (const __u64 *)walk->before;
+	__u64 change = 0;
+
+	if (at >= wipe->bytes)
+		return 1;
+	size = wipe->bytes - at < k_region_chunk_bytes ? wipe->bytes - at : k_region_chunk_bytes;
+	size = apply_bound(size);
+	memset(walk->before, 0, k_region_chunk_bytes);
+	memset(walk->after, 0, k_region_chunk_bytes);
+	if (bpf_skb_load_bytes(wipe->skb, walk->payload + at, walk->before, size) ||
+	    bpf_skb_store_bytes(wipe->skb, walk->payload + at, walk->after, size, 0)) {
+		wipe->failed = 1;
+		return 1;
 	}
-	flow_create(walk, flow_tracked, closed);
-	return true;
+	for (int i = 0; i < k_window_words; i++)
+		change += checksum_change(before[i], 0);
+	checksum_add(walk, change, false);
+	walk->flags |= walk_altered;
+	return 0;
 }
 
 /*
  * Bytes that the peer has acknowledged, and that have left patched: this copy was on its way when the acknowledgement
- * came, its patch is gone, and nobody needs it. A keep-alive probe of one byte (RFC 9293 3.8.4) is needed, but not what
- * is in it. false: drop.
+ * came, or the acknowledgement was lost, or it is a keep-alive probe (RFC 9293 3.8.4). Its patch is gone. The peer wants
+ * to see it, to acknowledge once more, but not what is in it. false: drop.
  */
+__noinline int flow_wipe_stale(struct __sk_buff *skb, struct flow *flow)
+{
+	struct walk *walk = walk_get();
+	struct wipe wipe = {};
+
+	if (!flow || !walk)
+		return false;
+	wipe.bytes = flow->freed - walk->sequence;
+	if (wipe.bytes > walk->length)
+		wipe.bytes = walk->length;
+	wipe.skb = skb;
+	wipe.walk = walk;
+	bpf_loop(wipe.bytes / k_region_chunk_bytes + 1, flow_wipe_step, &wipe, 0);
+	return !wipe.failed;
+}
+
 static __always_inline bool flow_stale(struct __sk_buff *skb, struct flow *flow, struct walk *walk)
 {
-	__u8 before = 0, after = 0;
-	__u32 odd;
-
 	if (!(flow->flags & flow_has_freed))
 		return true;
 	/* Half of the number space later, "before" would mean its opposite. */
@@ -93,13 +155,7 @@ static __always_inline bool flow_stale(struct __sk_buff *skb, struct flow *flow,
 	}
 	if (!sequence_before(walk->sequence, flow->freed))
 		return true;
-	if (walk->length > 1)
-		return false;
-	odd = 0;
-	if (bpf_skb_load_bytes(skb, walk->payload, &before, 1) || bpf_skb_store_bytes(skb, walk->payload, &after, 1, 0))
-		return false;
-	checksum_add(walk, checksum_change(before, after), odd);
-	return !checksum_store(skb, walk);
+	return flow_wipe_stale(skb, flow);
 }
 
 /* A segment with payload, or FIN, of a flow that is ours for the moment. false: drop. */

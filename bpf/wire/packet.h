@@ -98,9 +98,10 @@ static __always_inline int packet_ipv6(struct __sk_buff *skb, struct walk *walk,
 		if (next == next_fragment) {
 			walk->fragment.identification = big_endian_32(header + 4);
 			if (big_endian_16(header + 2) & ~7u) {
-				/* Only the chain's last link is told; an extension header may follow. Take it as TCP. */
 				walk->fragmented = 1;
-				return packet_rest;
+				/* What follows an extension header stands in the first fragment alone. */
+				return header[0] == next_tcp || header[0] == next_destination ? packet_rest :
+												packet_other;
 			}
 			if (header[3] & 1) /* else an atomic fragment (RFC 6946): whole */
 				walk->fragmented = 1;

@@ -45,8 +45,6 @@ export class Model {
 
   /** The segment [from, to) of the stream: what leaves, or undefined. */
   segment(from: number, to: number): Buffer | undefined {
-    const stale = from < this.#freed;
-    if (stale && to - from > 1) return undefined;
     if (from > this.next) return undefined;
     if (to > this.next && !this.#see(to)) return undefined;
     for (const record of this.#waiting) {
@@ -56,7 +54,9 @@ export class Model {
     }
     if (from <= this.delivered) this.delivered = Math.max(this.delivered, to);
     /* Every byte of a patched record from the first copy on; no byte of another. */
-    return stale ? Buffer.alloc(1) : this.#stream.patched.subarray(from, to);
+    const left = Buffer.from(this.#stream.patched.subarray(from, to));
+    /* What the peer has long had, and the kernel no longer knows to patch, is there for its numbers alone. */
+    return left.fill(0, 0, Math.max(0, Math.min(this.#freed, to) - from));
   }
 
   acknowledge(to: number): void {
