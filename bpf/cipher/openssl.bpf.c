@@ -28,6 +28,15 @@ enum {
 	k_nid_aes_128_gcm = 895,
 	k_nid_aes_256_gcm = 901,
 	k_nid_chacha20_poly1305 = 1018,
+	/* Ciphers of TLS that cannot be patched. */
+	k_nid_aes_128_cbc = 419,
+	k_nid_aes_256_cbc = 427,
+	k_nid_aes_128_ccm = 896,
+	k_nid_aes_256_ccm = 902,
+	k_nid_aes_128_cbc_sha1 = 916,
+	k_nid_aes_256_cbc_sha1 = 918,
+	k_nid_aes_128_cbc_sha256 = 948,
+	k_nid_aes_256_cbc_sha256 = 950,
 
 	k_tls13_header = 5,
 	k_tls12_aad = 13,
@@ -56,6 +65,15 @@ static __always_inline __u8 openssl_algorithm(const void *cipher)
 		return cipher_aes_256_gcm;
 	case k_nid_chacha20_poly1305:
 		return cipher_chacha20_poly1305;
+	case k_nid_aes_128_cbc:
+	case k_nid_aes_256_cbc:
+	case k_nid_aes_128_ccm:
+	case k_nid_aes_256_ccm:
+	case k_nid_aes_128_cbc_sha1:
+	case k_nid_aes_256_cbc_sha1:
+	case k_nid_aes_128_cbc_sha256:
+	case k_nid_aes_256_cbc_sha256:
+		return cipher_unknown;
 	default:
 		return cipher_none;
 	}
@@ -88,6 +106,8 @@ int openssl_cipher_init(struct pt_regs *ctx)
 	context = context_find(&key);
 	if (!context || (context->flags & context_deaf && !raw_key))
 		return 0;
+	if (context->algorithm == cipher_unknown)
+		return 0;
 	if (raw_key)
 		key_installed(context, raw_key);
 	if (iv && !bpf_probe_read_user(&context->nonce, sizeof(context->nonce), iv))
@@ -111,7 +131,7 @@ int openssl_cipher_ctrl(struct pt_regs *ctx)
 		return 0;
 	key = openssl_context(ctx, workload);
 	context = context_find(&key);
-	if (!context || context->flags & context_deaf)
+	if (!context || context->flags & context_deaf || context->algorithm == cipher_unknown)
 		return 0;
 	if (type == k_ctrl_set_iv_fixed) {
 		if (length != sizeof(context->nonce.words[0]))
@@ -177,7 +197,16 @@ static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, 
 	struct context_key key = openssl_context(ctx, workload);
 	struct context *context = context_find(&key);
 
-	if (!context || !(context->flags & context_keyed) || context->flags & context_deaf)
+	if (!context)
+		return;
+	if (context->algorithm == cipher_unknown) {
+		struct sealing *sealing = out && length > 0 ? sealing_take() : NULL;
+
+		if (sealing)
+			seal_overhear(context, sealing, in, length, stack_openssl);
+		return;
+	}
+	if (!(context->flags & context_keyed) || context->flags & context_deaf)
 		return;
 	if (!out) {
 		openssl_header(context, (void *)in, length);

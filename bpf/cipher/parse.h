@@ -20,41 +20,39 @@ static __always_inline bool parse_needs_text(const struct h1_parser *parser, __u
 }
 
 /* Decides about the markers found so far. */
-static __always_inline void parse_decide(struct sealing *sealing, struct key_state *key)
+static __always_inline void parse_decide(struct sealing *sealing, struct h1_parser *parser)
 {
 	sealing->host_known = 0;
 	for (__u32 which = 0; which < k_h1_found_max; which++) {
 		if (which >= sealing->scan.found_count)
 			break;
-		placeholder_decide(sealing, key, which);
+		placeholder_decide(sealing, parser, which);
 	}
 	sealing->scan.found_count = 0;
 }
 
 /* Follows the requests, and fills sealing->patch.edits, or sealing->refused. */
-__noinline int parse_text(struct sealing *sealing, struct key_state *key, __u32 length)
+__noinline int parse_text(struct sealing *sealing, struct h1_parser *parser, __u32 length)
 {
 	struct h1_scan *scan;
 
-	if (!sealing || !key)
+	if (!sealing || !parser)
 		return -1;
 	scan = &sealing->scan;
 	h1_begin(scan, length);
 	for (__u32 i = 0; i < k_blocks_with_markers_max; i++) {
-		int state = h1_parse(&key->parser, scan);
+		int state = h1_parse(parser, scan);
 
-		parse_decide(sealing, key);
+		parse_decide(sealing, parser);
 		if (scan->position >= scan->end || state == h1_opaque)
 			break;
 	}
-	if (scan->position < scan->end && key->parser.state != h1_opaque)
-		key->parser.state = h1_lost;
+	if (scan->position < scan->end && parser->state != h1_opaque)
+		parser->state = h1_lost;
 	h1_search_body(scan);
-	parse_decide(sealing, key);
+	parse_decide(sealing, parser);
 	if (scan->found_lost && !sealing->refused)
 		sealing->refused = reason_tables_full;
-	if ((key->parser.state == h1_lost || key->parser.state == h1_opaque) && !key->closed)
-		key->closed = reason_unparsable_request;
 	return 0;
 }
 

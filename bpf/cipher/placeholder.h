@@ -5,7 +5,6 @@
 #include "../core.h"
 #include "../http/h1.h"
 #include "../http/h1_field.h"
-#include "../maps/keys.h"
 #include "../maps/secrets.h"
 #include "../maps/sealing.h"
 #include "host.h"
@@ -205,11 +204,10 @@ static __always_inline int placeholder_refuse(struct sealing *sealing, const str
 }
 
 /* The request's part in the decision, and the edit itself. */
-static __always_inline int placeholder_edit(struct sealing *sealing, struct key_state *key,
+static __always_inline int placeholder_edit(struct sealing *sealing, struct h1_parser *parser,
 					    const struct h1_found *found, const struct secret *secret,
 					    const struct placeholder *placeholder)
 {
-	struct h1_parser *parser = &key->parser;
 	__u32 count = sealing->patch.edit_count;
 	__u32 seen = parser->seen_count;
 	__u8 slot = placeholder_slot(secret, found);
@@ -250,7 +248,7 @@ static __always_inline int placeholder_edit(struct sealing *sealing, struct key_
 }
 
 /* Decides about marker `which` of the scan. Returns enum reason; reason_none: an edit, or no placeholder at all. */
-__noinline int placeholder_decide(struct sealing *sealing, struct key_state *key, __u32 which)
+__noinline int placeholder_decide(struct sealing *sealing, struct h1_parser *parser, __u32 which)
 {
 	struct placeholder placeholder = {};
 	struct token_key token = {};
@@ -258,13 +256,13 @@ __noinline int placeholder_decide(struct sealing *sealing, struct key_state *key
 	const struct h1_found *found;
 	int bytes, reason;
 
-	if (!sealing || !key || which >= k_h1_found_max)
+	if (!sealing || !parser || which >= k_h1_found_max)
 		return reason_none;
 	found = &sealing->scan.found[which];
 	token.workload = sealing->key.workload;
 	bytes = placeholder_token(sealing, which, &token);
 	if (bytes == 0 || (bytes < k_token_bytes && sealing->scan.position == sealing->scan.end &&
-			   (key->parser.state == h1_value || key->parser.state == h1_target)))
+			   (parser->state == h1_value || parser->state == h1_target)))
 		return placeholder_refuse(sealing, found, &placeholder, reason_split_over_records);
 	placeholder.secret = placeholder_look_up(&token, bytes);
 	if (!placeholder.secret) {
@@ -288,7 +286,7 @@ __noinline int placeholder_decide(struct sealing *sealing, struct key_state *key
 		 &placeholder, 0);
 	if (placeholder.differs)
 		return reason_none;
-	reason = placeholder_edit(sealing, key, found, secret, &placeholder);
+	reason = placeholder_edit(sealing, parser, found, secret, &placeholder);
 	if (reason)
 		placeholder_refuse(sealing, found, &placeholder, reason);
 	return reason;

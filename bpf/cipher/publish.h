@@ -244,13 +244,9 @@ static __always_inline void publish_patch(struct sealing *sealing, struct key_st
 	struct patch_key key = {.serial = state->serial, .index = sealing->index};
 
 	sealing->patch.sealed_ns = state->used_ns;
-	sealing->patch.workload = sealing->key.workload;
 	sealing->patch.process = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(sealing->patch.command, sizeof(sealing->patch.command));
 	sealing->patch.length = sealing->length;
-	sealing->patch.algorithm = state->algorithm;
-	sealing->patch.version = state->version;
-	sealing->patch.stack = state->stack;
 	sealing->patch.protocol = protocol_http_1;
 	if (bpf_map_update_elem(&patches, &key, &sealing->patch, BPF_ANY))
 		count(counter_patches_full);
@@ -337,7 +333,7 @@ __noinline int seal_publish(struct key_state *state, __u32 named)
 		if (at < k_edits_max)
 			sealing->patch.edits[at] = sealing->refusal;
 		else
-			report_refusal(sealing, state);
+			report_refusal(sealing);
 	}
 	if (sealing->patch.edit_count || sealing->refused)
 		publish_patch(sealing, state);

@@ -4,12 +4,11 @@
 
 #include "../core.h"
 #include "../maps/events.h"
-#include "../maps/keys.h"
 #include "../maps/sealing.h"
 #include "../types/record.h"
 
 /* Without destination, which this side does not know. */
-static __always_inline void report_refusal(const struct sealing *sealing, const struct key_state *state)
+static __always_inline void report_refusal(const struct sealing *sealing)
 {
 	struct event *event = event_reserve(event_refused);
 
@@ -24,8 +23,8 @@ static __always_inline void report_refusal(const struct sealing *sealing, const 
 	event->header = sealing->refusal.header;
 	event->reason = sealing->refused;
 	event->protocol = protocol_http_1;
-	event->version = state->version;
-	event->algorithm = state->algorithm;
-	event->stack = state->stack;
+	event->version = sealing->patch.version;
+	event->algorithm = sealing->patch.algorithm;
+	event->stack = sealing->patch.stack;
 	bpf_ringbuf_submit(event, 0);
 }

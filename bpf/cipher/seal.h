@@ -77,27 +77,27 @@ static __always_inline void seal_close(struct key_state *key, __u8 reason)
 	key->parser.state = h1_lost;
 }
 
-/* Nothing is replaced under this key any more; a placeholder that still comes deserves to be told why. */
-__noinline int seal_listen(struct sealing *sealing, struct key_state *key, __u64 text)
+/*
+ * Where nothing can be replaced, under a closed key or a cipher that is not ours, a placeholder still deserves to be
+ * told why. Only the start of a record is searched.
+ */
+__noinline int seal_listen(struct sealing *sealing, struct h1_parser *parser, __u64 text, __u32 reason)
 {
 	__u32 bytes;
 
-	if (!sealing || !key)
+	if (!sealing || !parser || parser->state == h1_opaque)
 		return -1;
 	bytes = sealing->length;
 	if (bytes > k_listen_max)
 		bytes = k_listen_max;
 	if (bpf_probe_read_user(&sealing->scan.text, bytes, (void *)text))
 		return -1;
-	if (key->parser.state != h1_opaque)
-		key->parser.state = h1_lost;
-	else
-		return 0;
-	parse_text(sealing, key, bytes);
+	parser->state = h1_lost;
+	parse_text(sealing, parser, bytes);
 	if (sealing->refused == reason_unparsable_request)
-		sealing->refused = key->closed;
+		sealing->refused = reason;
 	if (sealing->refused)
-		report_refusal(sealing, key);
+		report_refusal(sealing);
 	return 0;
 }
 
@@ -107,7 +107,7 @@ __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 t
 	if (!sealing || !key)
 		return -1;
 	if (key->closed) {
-		seal_listen(sealing, key, text);
+		seal_listen(sealing, &key->parser, text, key->closed);
 		return -1;
 	}
 	if (sealing->type != k_content_application_data) {
@@ -117,12 +117,14 @@ __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 t
 		if (copy_start(sealing, text, parse_needs_text(&key->parser, sealing->length)))
 			goto unreadable;
 		if (sealing->complete)
-			parse_text(sealing, key, content);
+			parse_text(sealing, &key->parser, content);
 		else
 			key->parser.left -= content;
 	}
 	if (sealing->type != k_content_application_data)
 		sealing->complete = 0;
+	if (key->parser.state == h1_lost || key->parser.state == h1_opaque)
+		key->closed = reason_unparsable_request;
 	parse_regions(sealing, key);
 	if (key->parser.state == h1_idle)
 		sealing->flags |= mark_idle_after;
@@ -131,8 +133,33 @@ unreadable:
 	count(counter_memory_unreadable);
 	seal_close(key, reason_unreadable_memory);
 	sealing->refused = reason_unreadable_memory;
-	report_refusal(sealing, key);
+	report_refusal(sealing);
 	return -1;
+}
+
+static __always_inline void seal_reset(const struct context *context, struct sealing *sealing, __u32 stack)
+{
+	sealing->waiting = 0;
+	sealing->flags = 0;
+	sealing->refused = 0;
+	memset(&sealing->refusal, 0, sizeof(sealing->refusal));
+	sealing->patch.edit_count = 0;
+	sealing->patch.host = 0;
+	sealing->patch.workload = context->name.workload;
+	sealing->patch.algorithm = context->algorithm;
+	sealing->patch.version = context->version;
+	sealing->patch.stack = stack;
+	sealing->key.workload = context->name.workload;
+}
+
+/* A record of a cipher that cannot be patched. */
+static __always_inline void seal_overhear(const struct context *context, struct sealing *sealing, __u64 text,
+					  __u32 length, __u32 stack)
+{
+	seal_reset(context, sealing, stack);
+	sealing->length = length;
+	memset(&sealing->overheard, 0, sizeof(sealing->overheard));
+	seal_listen(sealing, &sealing->overheard, text, reason_unknown_cipher);
 }
 
 /* text, length: of the plaintext, in TLS 1.3 with inner type and padding. Returns the taken key if seal_end is to follow. */
@@ -142,12 +169,7 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 	struct key_state *key;
 	int content;
 
-	sealing->waiting = 0;
-	sealing->flags = 0;
-	sealing->refused = 0;
-	sealing->refusal.secret = 0;
-	sealing->patch.edit_count = 0;
-	sealing->patch.host = 0;
+	seal_reset(context, sealing, stack);
 	sealing->length = length;
 	sealing->blocks = (length + k_block_bytes - 1) / k_block_bytes;
 	sealing->nonce = context->nonce;

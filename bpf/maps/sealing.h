@@ -39,6 +39,7 @@ struct sealing {
 	__u32 _pad2;
 	struct edit refusal; /* the first placeholder that stays, as far as known; sealing->refused says why */
 	struct patch patch;
+	struct h1_parser overheard; /* of a record that cannot be patched: never anything but lost */
 	struct region_chunk chunk;
 	struct h1_scan scan; /* scan.text: the plaintext, and from seal_encrypt on the ciphertext */
 };
