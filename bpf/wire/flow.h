@@ -4,6 +4,7 @@
 
 #include "apply.h"
 #include "packet.h"
+#include "shared.h"
 #include "stream.h"
 #include "walk.h"
 
@@ -187,6 +188,9 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 			count(counter_segments_held);
 			return false;
 		}
+		/* Proof 3: a record that has passed is not to become another one when TCP repeats it. */
+		if (!flow->closed && packet_shares_memory(skb))
+			flow->closed = reason_unproven_flow;
 		walk->at = walk->payload + seen;
 		stream_walk(skb, flow);
 		if (walk->flags & walk_held)
