@@ -29,7 +29,15 @@ interface Addon {
     program: string,
     options: { readonly data: Uint8Array; readonly context: Uint8Array; readonly repeat?: number },
   ): { readonly value: number; readonly data?: Buffer; readonly nanoseconds: number };
-  tcAttach(object: Handle, program: string, ifindex: number, direction: string, handle: number, priority: number): void;
+  tcAttach(
+    object: Handle,
+    program: string,
+    ifindex: number,
+    direction: string,
+    handle: number,
+    priority: number,
+    netns?: string,
+  ): void;
   ringOpen(map: Handle, handler: (samples: Buffer[]) => void): Handle;
   ringClose(ring: Handle): void;
 }
@@ -131,10 +139,10 @@ export class Kernel {
     return { pass: value !== TC_ACT_SHOT, packet: data ?? packet };
   }
 
-  /** On the host's end of a veth; goes with it. */
-  attach(ifindex: number): void {
-    this.#addon.tcAttach(this.#object, "wire_egress", ifindex, "ingress", 1, 1);
-    this.#addon.tcAttach(this.#object, "wire_return", ifindex, "egress", 1, 1);
+  /** On the far end of a workload's veth, in the network namespace of this path; goes with it. */
+  attach(ifindex: number, netns: string): void {
+    this.#addon.tcAttach(this.#object, "wire_egress", ifindex, "ingress", 1, 1, netns);
+    this.#addon.tcAttach(this.#object, "wire_return", ifindex, "egress", 1, 1, netns);
   }
 
   /** Nanoseconds that one of `repeat` runs takes. */
