@@ -35,8 +35,8 @@ struct task_struct {
 /* x86-64 registers at a uprobe; PT_REGS_* of libbpf wants the user-space names. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs, eflags,
-		rsp, ss;
+	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs,
+		eflags, rsp, ss;
 };
 #endif
 

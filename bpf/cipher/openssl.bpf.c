@@ -88,6 +88,7 @@ int openssl_cipher_init(struct pt_regs *ctx)
 	struct context_key key;
 	struct context *context;
 
+	stay_on_own_stack(ctx);
 	if (!workload)
 		return 0;
 	key = openssl_context(ctx, workload);

@@ -20,7 +20,7 @@ struct key_state {
 	__u8 version;    /* enum tls_version, once known */
 	__u8 stack;      /* enum tls_stack */
 	__u8 closed;     /* enum reason: nothing more is substituted under this key */
-	struct nonce first_nonce; /* TLS 1.3: the nonce of record 0, so that nonce XOR first_nonce is the record's index */
+	struct nonce first_nonce; /* TLS 1.3: of record 0; a nonce XOR this is its record's index */
 	struct raw_key chacha; /* with ChaCha20 */
 	struct aes_key aes;
 	struct ghash_key ghash;
