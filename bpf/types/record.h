@@ -80,7 +80,7 @@ struct patch {
 	__u8 version; /* enum tls_version */
 	__u8 stack; /* enum tls_stack */
 	__u8 protocol; /* enum protocol */
-	__u8 reason;      /* enum reason: edits[edit_count] is a placeholder that stays, as far as it is known */
+	__u8 reason; /* enum reason: edits[edit_count] is a placeholder that stays, as far as it is known */
 	__u8 edit_count;
 	__u8 _pad[6];
 	struct edit edits[k_edits_max];
