@@ -142,8 +142,8 @@ program
   .command("demo")
   .description("show a substitution, a refusal and the audit trail on this host")
   .action(async () => {
-    const { runDemo } = await import("../demo/demo.ts");
-    process.exitCode = await runDemo();
+    const { demoCommand } = await import("./demo.ts");
+    process.exitCode = await demoCommand();
   });
 
 function exitHelp(): string {

@@ -91,9 +91,9 @@ test("kloak doctor --clean does the same", async () => {
 
 test("nothing is left of a run that fails before its command starts", async () => {
   const before = settings();
-  const records = list().length;
-  assert.equal((await kloak(["run", "--", "no-such-command"])).status, 127);
-  assert.equal(list().length, records);
+  const running = new Running(["run", "--", "no-such-command"], { input: "" });
+  assert.equal((await running.ended).status, 127);
+  assert.equal(running.record, undefined);
   assert.equal(settings(), before);
 });
 
