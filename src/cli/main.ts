@@ -3,6 +3,8 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { parsePortPair, parsePort } from "./ports.ts";
 import { Report, write } from "./report.ts";
+import type { AuditOptions } from "./audit.ts";
+import type { RunOptions } from "./run.ts";
 
 const ownFailure = 125;
 const failure = 1;
@@ -69,8 +71,6 @@ program
     await runAndExit(command, options);
   });
 
-type RunOptions = import("./run.ts").RunOptions;
-
 program
   .command("doctor")
   .description("say whether this host can run Kloak; exit 1 if something needed is missing")
@@ -135,8 +135,6 @@ program
     const { auditCommand } = await import("./audit.ts");
     process.exitCode = await auditCommand(options);
   });
-
-type AuditOptions = import("./audit.ts").AuditOptions;
 
 program
   .command("demo")

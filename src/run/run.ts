@@ -5,6 +5,7 @@ import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { Addresses } from "./addresses.ts";
 import { hostResolvers, relayDns } from "./dns.ts";
+import { openFirewalls } from "./firewall.ts";
 import { apply, forwardingFor } from "./kernel-settings.ts";
 import { Launcher, type LaunchPlan } from "./launcher.ts";
 import { type Inside, openHostPort, PortFollower, type PortPair, publish } from "./loopback.ts";
@@ -124,6 +125,7 @@ async function connectToHost(
   await locked(async () => {
     apply(record, forwardingFor(hostInterface(record.id), network.ipv6));
     await createTable(record.id, addresses, guardedBy(record));
+    await openFirewalls(record);
   });
   await raiseLink(record.id, launcher, addresses, network.ipv6);
 }

@@ -94,7 +94,7 @@ function readRoots(file: string, object: string): string {
 
 function check(certificate: string, object: string): void {
   try {
-    new X509Certificate(certificate);
+    void new X509Certificate(certificate).subject;
   } catch (cause) {
     throw new KloakError("ca-invalid", `${object} cannot be read; export it again in PEM form`, { cause });
   }

@@ -43,7 +43,7 @@ const recordSchema = v.object({
   startedAt: v.string(),
   /** Kernel settings that were changed for this run, and what they were. */
   settings: v.array(v.object({ path: v.string(), before: v.string(), now: v.string() })),
-  /** Rules put into firewalls of others: how to take them out again. */
+  /** Chains of other people's firewalls that hold rules of ours: family, table, name. */
   openings: v.array(v.array(v.string())),
 });
 

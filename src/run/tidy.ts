@@ -1,8 +1,8 @@
 /* Takes away what a run has left: at its end, or after the death of its kloak. */
 import { readdirSync, statSync } from "node:fs";
+import { closeFirewalls } from "./firewall.ts";
 import { restore } from "./kernel-settings.ts";
 import { removeNetwork } from "./network.ts";
-import { program } from "./program.ts";
 import { forget, isAlive, list, locked, type RunRecord } from "./state.ts";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -17,7 +17,7 @@ export async function removeRun(record: RunRecord): Promise<readonly unknown[]> 
     }
   };
   await attempt(() => removeNetwork(record.id));
-  for (const [name = "", ...args] of record.openings) await attempt(() => program(name, args));
+  await attempt(() => closeFirewalls(record));
   await locked(async () => {
     const others = list().filter((other) => other.id !== record.id && isAlive(other.kloak));
     await attempt(() => restore(record, others));

@@ -12,7 +12,7 @@ import { kloak, Running, until } from "./kloak.ts";
 const directory = mkdtempSync(join(tmpdir(), "kloak-net-"));
 const closing: (() => unknown)[] = [() => rmSync(directory, { recursive: true, force: true })];
 after(async () => {
-  for (const close of closing.reverse()) await close();
+  for (const close of closing.toReversed()) await close();
 });
 
 let machine: Namespace;
@@ -43,6 +43,10 @@ async function service(argv: readonly string[]): Promise<void> {
   });
 }
 
+/** Python that tells each client its address. */
+const serve = (address: string, port: number) =>
+  `import socket\ns=socket.create_server(("${address}",${port}))\nprint("ready",flush=True)\nwhile True:\n  c,a=s.accept(); c.sendall(a[0].encode()); c.close()`;
+
 /** Python that prints what a server says. */
 const ask = (host: string, port: number | string) =>
   `import socket; print(socket.create_connection(("${host}", ${port}), 10).recv(99).decode())`;
@@ -51,6 +55,18 @@ test("other machines are reached over IPv4 and IPv6, and see the host", async ()
   const { ipv4, ipv6 } = machine;
   const outcome = await kloak(["run", "--", "python3", "-c", `${ask(ipv4.inside, 7000)}\n${ask(ipv6.inside, 7000)}`]);
   assert.equal(outcome.stdout, `${ipv4.host}\n${ipv6.host}\n`, outcome.stderr);
+});
+
+test("a firewall of the host that drops what it does not know lets the command through, and is as before afterwards", async () => {
+  const host = createNamespace();
+  closing.push(() => host.close());
+  const firewall = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }";
+  const script = `nft '${firewall}'; before=$(nft list ruleset); "$@"; status=$?; [ "$before" = "$(nft list ruleset)" ] && echo same; exit $status`;
+  // Only a packet that is forwarded meets that chain: the command's to the machine behind the firewall's host.
+  const command = ["run", "--", "python3", "-c", ask(host.ipv4.host, 7001)];
+  await service(["python3", "-c", serve(host.ipv4.host, 7001)]);
+  const outcome = await kloak(command, { within: host.within(["sh", "-c", script, "sh"]) });
+  assert.equal(outcome.stdout, `${host.ipv4.inside}\nsame\n`, outcome.stderr);
 });
 
 test("several runs side by side do not disturb each other", async () => {

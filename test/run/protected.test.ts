@@ -36,24 +36,38 @@ const request = (variable: string) =>
 
 function trail(name: string): { options: string[]; records: () => AuditRecord[] } {
   const file = join(directory, name);
-  const records = () => readFileSync(file, "utf8").split("\n").filter(Boolean).map((line) => JSON.parse(line) as AuditRecord);
+  const records = () =>
+    readFileSync(file, "utf8")
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as AuditRecord);
   return { options: ["--audit", file, "--ca", authority.caFile], records };
 }
 
 async function keysReceived(): Promise<string[]> {
   const { requests } = await server.take();
-  return requests.flatMap(({ headers }) => headers.filter(([name]) => name.toLowerCase() === "x-api-key").map(([, text]) => text));
+  return requests.flatMap(({ headers }) =>
+    headers.filter(([name]) => name.toLowerCase() === "x-api-key").map(([, text]) => text),
+  );
 }
 
 test("curl holds the placeholder, the server gets the secret, the trail says so", async () => {
   const { options, records } = trail("curl");
   const script = `echo "$KEY"; ${request("$KEY")}`;
-  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], { env: { KEY: value } });
+  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], {
+    env: { KEY: value },
+  });
   assert.equal(outcome.status, 0, outcome.stderr);
   assert.match(outcome.stdout, /^kloak:\S+\nok\n$/);
   assert.deepEqual(await keysReceived(), [value]);
   assert.deepEqual(
-    records().map(({ outcome, secret, slot, destination, workload }) => [outcome, secret, slot, destination.host, workload?.kind]),
+    records().map(({ outcome, secret, slot, destination, workload }) => [
+      outcome,
+      secret,
+      slot,
+      destination.host,
+      workload?.kind,
+    ]),
     [["substituted", "KEY", "header:x-api-key", host, "run"]],
   );
 });
@@ -61,7 +75,9 @@ test("curl holds the placeholder, the server gets the secret, the trail says so"
 test("the value is in no variable of the command: not its source, nor another that holds it", async () => {
   const env = { SOURCE: value, OTHER: `https://user:${value}@a.test/`, PLAIN: "plain" };
   const outcome = await kloak(["run", "--secret", `KEY@${host}=env:SOURCE`, "--", "env"], { env });
-  const variables = new Map(outcome.stdout.split("\n").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
+  const variables = new Map(
+    outcome.stdout.split("\n").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]),
+  );
   assert.ok(!outcome.stdout.includes(value));
   assert.equal(variables.has("SOURCE"), false);
   assert.equal(variables.get("PLAIN"), "plain");
@@ -83,12 +99,17 @@ test("several runs with secrets side by side each use their own", async () => {
   const script = `echo up; read line; ${request("$KEY")}`;
   const runs = [1, 2, 3].map((number) => {
     const { options } = trail(`side-${number}`);
-    return new Running(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], { env: { KEY: `${value}-${number}` } });
+    return new Running(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], {
+      env: { KEY: `${value}-${number}` },
+    });
   });
   for (const run of runs) await run.says("up");
   for (const run of runs) run.process.stdin?.end("\n");
   for (const run of runs) assert.equal((await run.ended).status, 0, run.stderr);
-  assert.deepEqual((await keysReceived()).sort(), [1, 2, 3].map((number) => `${value}-${number}`));
+  assert.deepEqual(
+    (await keysReceived()).sort(),
+    [1, 2, 3].map((number) => `${value}-${number}`),
+  );
 });
 
 test("a library that is opened later is hooked before it is used", async () => {
@@ -97,7 +118,9 @@ test("a library that is opened later is hooked before it is used", async () => {
     `import http.client,os,socket,ssl; c=ssl.create_default_context(cafile="${authority.caFile}")\n` +
     `s=c.wrap_socket(socket.create_connection(("${machine.ipv4.inside}",${port})),server_hostname="${host}")\n` +
     `s.sendall(("GET / HTTP/1.1\\r\\nHost: ${host}\\r\\nX-Api-Key: %s\\r\\n\\r\\n" % os.environ["KEY"]).encode()); s.recv(9)`;
-  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "python3", "-c", code], { env: { KEY: value } });
+  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "python3", "-c", code], {
+    env: { KEY: value },
+  });
   assert.equal(outcome.status, 0, outcome.stderr);
   assert.deepEqual(await keysReceived(), [value]);
 });
@@ -105,7 +128,9 @@ test("a library that is opened later is hooked before it is used", async () => {
 test("a command in a mount namespace of its own is hooked as well", async () => {
   const { options } = trail("unshare");
   const command = ["unshare", "--mount", "sh", "-c", request("$KEY")];
-  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", ...command], { env: { KEY: value } });
+  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", ...command], {
+    env: { KEY: value },
+  });
   assert.equal(outcome.status, 0, outcome.stderr);
   assert.deepEqual(await keysReceived(), [value]);
 });
@@ -114,13 +139,18 @@ test("a program whose TLS code is unknown runs, sends the placeholder, and is in
   const { options, records } = trail("unknown");
   const hosts = `printf '127.0.0.1 localhost\\n${machine.ipv4.inside} ${host}\\n' >/tmp/kloak-hosts-$$; mount --bind /tmp/kloak-hosts-$$ /etc/hosts; rm /tmp/kloak-hosts-$$`;
   const script = `${hosts}; wget -qO- --ca-certificate=${authority.caFile} --header "X-Api-Key: $KEY" https://${host}:${port}/; exit 6`;
-  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], { env: { KEY: value } });
+  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], {
+    env: { KEY: value },
+  });
   assert.equal(outcome.status, 6, outcome.stderr);
   assert.match(outcome.stdout, /ok/);
   const [key] = await keysReceived();
   assert.match(key ?? "", /^kloak:/);
   const unprotected = records().filter((record) => record.outcome === "unprotected");
-  assert.deepEqual(unprotected.map(({ tls, workload }) => [tls.stack, workload?.kind === "run" && workload.command]), [["gnutls", "wget"]]);
+  assert.deepEqual(
+    unprotected.map(({ tls, workload }) => [tls.stack, workload?.kind === "run" && workload.command]),
+    [["gnutls", "wget"]],
+  );
   assert.match(outcome.stderr, /wget: TLS code of .*libgnutls.* is not hooked/);
 });
 
@@ -134,7 +164,9 @@ try:
 except OSError: print("cut",flush=True)`;
   // A grandchild outlives them both: the launcher's death kills the command alone.
   const command = ["sh", "-c", `python3 -c '${script}' & wait`];
-  const running = new Running(["run", "--ca", authority.caFile, "--secret", `KEY@${host}`, "--", ...command], { env: { KEY: value } });
+  const running = new Running(["run", "--ca", authority.caFile, "--secret", `KEY@${host}`, "--", ...command], {
+    env: { KEY: value },
+  });
   await running.says("up");
   const { record } = running;
   assert.ok(record?.launcher);
