@@ -249,8 +249,7 @@ static napi_value links_close(napi_env env, napi_callback_info info)
 	pthread_t *threads;
 	uint32_t count = 0, i;
 
-	if (!arguments_read(env, info, 1, &arguments) ||
-	    napi_get_array_length(env, arguments.at[0], &count) != napi_ok)
+	if (!arguments_read(env, info, 1, &arguments) || napi_get_array_length(env, arguments.at[0], &count) != napi_ok)
 		return throw_type(env, "links must be an array");
 	threads = calloc(count, sizeof(*threads));
 	for (i = 0; i < count; i++) {
