@@ -19,7 +19,7 @@ static __always_inline void encrypt_blocks(const struct key_state *key, struct s
 }
 
 /*
- * Proof 1 of four (DESIGN.md, section 6): what was parsed becomes its ciphertext here, by the claimed key and nonce, in
+ * Proof 1 of four: what was parsed becomes its ciphertext here, by the claimed key and nonce, in
  * memory that the workload cannot reach. Decoys, races and hollow libraries send something else, and so no match.
  */
 __noinline int seal_encrypt(const struct key_state *key, struct sealing *sealing)

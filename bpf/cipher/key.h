@@ -35,7 +35,7 @@ static __always_inline void key_installed(struct context *context, const void *k
 }
 
 /*
- * Proof 3 of four (DESIGN.md, section 6), first half: parse state belongs to the key by what it does, so that to install
+ * Proof 3 of four, first half: parse state belongs to the key by what it does, so that to install
  * it again, elsewhere, does not reset what has been said under it.
  */
 __noinline int key_make_name(struct context *context, struct sealing *sealing)
