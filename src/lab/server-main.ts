@@ -3,8 +3,8 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer as createHttpsServer } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
-import { createServer as createTlsServer, type TlsOptions, type TLSSocket } from "node:tls";
+import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
+import { createServer as createTlsServer, type Server as TlsServer, type TlsOptions, type TLSSocket } from "node:tls";
 import type { FromServer, ListenerPlan, ServedRequest, ToServer } from "./server-messages.ts";
 
 const keptBody = 64 * 1024;
@@ -38,17 +38,27 @@ function describe(socket: TLSSocket, plan: ListenerPlan) {
 }
 
 function tlsOptions(plan: ListenerPlan): TlsOptions {
-  const waitFor = plan.onlyAlpn;
   return {
     key: readFileSync(plan.certificate.keyFile),
     cert: readFileSync(plan.certificate.certificateFile),
     ...(plan.version ? { minVersion: plan.version, maxVersion: plan.version } : {}),
     ...(plan.cipher ? { ciphers: plan.cipher } : {}),
+    ALPNProtocols: [plan.onlyAlpn ?? "http/1.1"],
     handshakeTimeout: 600_000,
-    ...(waitFor === undefined
-      ? { ALPNProtocols: ["http/1.1"] }
-      : { ALPNCallback: ({ protocols }) => (protocols.includes(waitFor) ? waitFor : undefined) }),
   };
+}
+
+/** Lets only those begin who offer the protocol: to all others the server says nothing. */
+function guarded(server: TlsServer, alpn: string): Server {
+  return createTcpServer((socket) => {
+    socket.once("data", (hello) => {
+      if (!hello.includes(alpn)) return;
+      socket.pause();
+      socket.unshift(hello);
+      server.emit("connection", socket);
+    });
+    socket.on("error", () => socket.destroy());
+  });
 }
 
 function answer(response: ServerResponse): void {
@@ -153,8 +163,9 @@ async function listen(plans: readonly ListenerPlan[]): Promise<void> {
   for (const plan of plans) {
     const server = plan.kind === "raw" ? serveRaw(plan) : serveHttp(plan);
     server.on("tlsClientError", (error) => fault(plan, error));
-    await new Promise<void>((resolve) => server.listen(plan.port ?? 0, "::", () => resolve()));
-    ports[plan.name] = (server.address() as AddressInfo).port; // listens on TCP
+    const door = plan.onlyAlpn === undefined ? server : guarded(server, plan.onlyAlpn);
+    await new Promise<void>((resolve) => door.listen(plan.port ?? 0, "::", () => resolve()));
+    ports[plan.name] = (door.address() as AddressInfo).port; // listens on TCP
   }
   send({ type: "listening", ports });
 }

@@ -1,9 +1,11 @@
 /* The promise: however a client cuts its requests into records, the secret arrives and nothing else changes. Needs root. */
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, test } from "node:test";
 import type { ServedRequest } from "../../src/lab/server.ts";
 import { suites } from "../../src/lab/suites.ts";
-import { header } from "../support/requests.ts";
+import { count, header } from "../support/requests.ts";
 import { buildSpeak, host, makeSecret, World } from "../support/world.ts";
 
 const world = await World.create();
@@ -67,9 +69,16 @@ const cases: readonly RecordCase[] = [
     keyed: 1,
   },
   {
-    name: "the first records of one byte each",
-    script: [keyed("/a"), `pieces ${"1 ".repeat(20).trim()}`, "expect 1"],
-    keyed: 1,
+    name: "records of one byte each",
+    script: [
+      keyed("/a"),
+      `pieces ${"1 ".repeat(40).trim()}`,
+      "expect 1",
+      keyed("/b"),
+      `pieces ${"1 ".repeat(20).trim()}`,
+      "expect 1",
+    ],
+    keyed: 2,
   },
   {
     name: "the placeholder ends the record",
@@ -126,19 +135,26 @@ for (const one of cases) {
   for (const version of ["1.3", "1.2"] as const) {
     if (one.only !== undefined && one.only !== version) continue;
     test(`TLS ${version}: ${one.name}`, async () => {
-      for (const suite of suites.filter(({ audit }) => audit.version === version)) {
-        const options = ["--sni", host, "--ca", world.authority.caFile];
-        const command = [speak, ...options, world.namespace.ipv4.inside, String(world.server.port(suite.name))];
-        const outcome = await world.kloak({ secrets, command, input: `${one.script.join("\n")}\n` });
-        const { requests, faults } = await world.server.take();
-        assert.deepEqual(
-          { faults, stderr: outcome.stderr, status: outcome.status, ...tally(requests) },
-          { faults: [], stderr: "", status: 0, keyed: one.keyed, inert: 0, plain: one.plain ?? 0 },
-          suite.name,
-        );
-        assert.equal(outcome.audit.filter((record) => record.outcome === "substituted").length, one.keyed);
-        assert.equal(outcome.audit.length, one.keyed);
-      }
+      const here = suites.filter(({ audit }) => audit.version === version);
+      const file = join(world.directory, "script");
+      writeFileSync(file, `${one.script.join("\n")}\n`);
+      const loop =
+        'script=$1; shift; for port; do "$SPEAK" --sni "$HOST" --ca "$CA" "$ADDRESS" "$port" <"$script" || exit; done';
+      const outcome = await world.kloak({
+        secrets,
+        command: ["sh", "-c", loop, "sh", file, ...here.map(({ name }) => String(world.server.port(name)))],
+        env: { SPEAK: speak, HOST: host, CA: world.authority.caFile, ADDRESS: world.namespace.ipv4.inside },
+      });
+      const { requests, faults } = await world.server.take();
+      const cells = Object.fromEntries(
+        here.map(({ name }) => [name, tally(requests.filter((r) => r.listener === name))]),
+      );
+      const wanted = { keyed: one.keyed, inert: 0, plain: one.plain ?? 0 };
+      assert.deepEqual(
+        { ...cells, faults, stderr: outcome.stderr, status: outcome.status },
+        { ...Object.fromEntries(here.map(({ name }) => [name, wanted])), faults: [], stderr: "", status: 0 },
+      );
+      assert.deepEqual(count(outcome.audit.map((record) => record.outcome)), { substituted: one.keyed * here.length });
     });
   }
 }

@@ -10,7 +10,9 @@ function ask(agent, url, method, headers, data) {
   return new Promise((resolve, reject) => {
     const sent = request(url, { agent, method, headers, ca: readFileSync(ca) }, (response) => {
       response.resume();
-      response.on("end", () => (response.statusCode === 200 ? resolve() : reject(new Error(`status ${response.statusCode}`))));
+      response.on("end", () =>
+        response.statusCode === 200 ? resolve() : reject(new Error(`status ${response.statusCode}`)),
+      );
     });
     sent.on("error", reject);
     sent.end(data);
