@@ -106,8 +106,9 @@ async function start(plan: RunPlan, protect: Protect, report: Reporter, undo: Un
 
   const tidy = [process.execPath, "--disable-warning=ExperimentalWarning", tidyMain, record.id];
   const covers = plan.covers.map(({ over, content }) => ({ file: keepFile(record.id, content), over }));
-  await launcher.run({ ...plan.launch, tidy, covers });
+  // Before it starts: the launcher keeps what comes until there is a command to hand it to.
   signals.handTo(launcher);
+  await launcher.run({ ...plan.launch, tidy, covers });
   const status = await launcher.ended;
   // Should the launcher have been killed, the command is alone in there with its children.
   await killNamespace(netns.inode);
