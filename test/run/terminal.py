@@ -8,6 +8,9 @@ import json, os, pty, re, select, signal, sys, time
 plan = json.load(sys.stdin)
 pid, master = pty.fork()
 if pid == 0:
+    # A suite that runs in the background of a shell inherits these as ignored; a terminal's program does not.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.execvp(plan["argv"][0], plan["argv"])
 
 end = time.monotonic() + plan["deadline"]
