@@ -98,7 +98,7 @@ for (const address of ["127.0.0.1", "localhost"]) {
 
 test("--host-port: a service that is not there refuses", async () => {
   const port = await freePort();
-  const script = `import socket; s=socket.create_connection(("127.0.0.1", ${port}), 10)\ntry: print(s.recv(9))\nexcept ConnectionResetError: print("reset")`;
+  const script = `import socket\ntry: print(socket.create_connection(("127.0.0.1", ${port}), 10).recv(9))\nexcept ConnectionResetError: print("reset")`;
   const outcome = await kloak(["run", "--host-port", String(port), "--", "python3", "-c", script]);
   assert.equal(outcome.stdout, "reset\n", outcome.stderr);
 });
