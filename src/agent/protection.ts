@@ -56,7 +56,10 @@ export class Protection {
   running(pid: number): void {
     let files: readonly HookedFile[];
     try {
-      files = processFiles(pid).flatMap((reference) => this.#hook(reference.path, reference.name) ?? []);
+      const mapped = processFiles(pid).flatMap((reference) => this.#hook(reference.path, reference.name) ?? []);
+      // One that has just started maps its libraries one by one: it is judged by all that it needs.
+      const needed = this.#needed(nameOf(`/proc/${pid}/exe`), pid);
+      files = [...new Map([...mapped, ...needed].map((file) => [file.key, file])).values()];
     } catch {
       return; // it has ended
     }
@@ -69,6 +72,8 @@ export class Protection {
     if (own === undefined) return "ask-again";
     const needed = this.#needed(name, pid);
     const files = [own, ...needed.filter(({ key }) => key !== own.key)];
+    // The interpreter of a program (ld.so) is held like it, just after it: what is known of the program stays.
+    if (files.length === 1 && own.tls === "none") return "known";
     this.#judge(pid, basename(name), files);
     // What there is to say of a program is said for each process; the others need not be asked about.
     return files.some(({ tls }) => tls === "unknown") ? "ask-again" : "known";
@@ -89,6 +94,8 @@ export class Protection {
   #mapped({ path, pid }: HeldFile): Answer {
     const file = this.#hook(path, nameOf(path));
     if (file === undefined || file.tls !== "unknown") return file === undefined ? "ask-again" : "known";
+    // Its exec was not held again: the kernel was told that its file is known.
+    if (!this.#programs.has(pid)) this.running(pid);
     const program = this.#programs.get(pid);
     const command = program?.command ?? commandOf(pid);
     if (program?.spared.has(file.key) === true) this.#listener.detail(unheardText(file, command));
