@@ -28,6 +28,9 @@ export class Protection {
   readonly #listener: ProtectionListener;
   readonly #programs = new Map<number, Program>();
   readonly #told = new Set<string>();
+  /** Keys of mapped files whose libraries have been looked at, and of libraries beside code that is heard. */
+  readonly #met = new Set<string>();
+  readonly #company = new Set<string>();
   readonly #mounts = new Set<string>();
 
   constructor(files: HookedFiles, listener: ProtectionListener) {
@@ -92,15 +95,30 @@ export class Protection {
   }
 
   #mapped({ path, pid }: HeldFile): Answer {
-    const file = this.#hook(path, nameOf(path));
-    if (file === undefined || file.tls !== "unknown") return file === undefined ? "ask-again" : "known";
+    const name = nameOf(path);
+    const file = this.#hook(path, name);
+    if (file === undefined) return "ask-again";
+    this.#meet(file, name, pid);
+    if (file.tls !== "unknown") return "known";
     // Its exec was not held again: the kernel was told that its file is known.
     if (!this.#programs.has(pid)) this.running(pid);
     const program = this.#programs.get(pid);
     const command = program?.command ?? commandOf(pid);
-    if (program?.spared.has(file.key) === true) this.#listener.detail(unheardText(file, command));
+    if (this.#company.has(file.key) || program?.spared.has(file.key) === true)
+      this.#listener.detail(unheardText(file, command));
     else this.#tell(pid, command, file);
     return "ask-again";
+  }
+
+  /** A library that brings TLS code that is heard may bring other that it has no use for: libcurl and its GnuTLS. */
+  #meet(file: HookedFile, name: string, pid: number): void {
+    if (this.#met.has(file.key)) return;
+    remember(this.#met, file.key, toldMax);
+    const needed = this.#needed(name, pid);
+    if (!needed.some(({ heard }) => heard)) return;
+    for (const { tls, key } of needed) {
+      if (tls === "unknown" && key !== file.key) remember(this.#company, key, toldMax);
+    }
   }
 
   /** A program of which some TLS code is heard may well have libraries that it never uses for TLS. */
