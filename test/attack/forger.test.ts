@@ -213,7 +213,7 @@ for (const { threat, name, script, arrives = {}, reasons, placeholder = 1 } of f
       `${JSON.stringify(audited(outcome.audit))} ${heard.join("\n").slice(0, 2000)}`,
     );
     for (const [at, proof] of proofs.entries()) {
-      const replaced = got[proof] ?? 0;
+      const replaced: number = got[proof] ?? 0;
       const total = replaced + timesIn(heard[at] ?? "", "kloak:");
       if (threat !== "D3")
         assert.ok(total >= replaced + (arrives.flow === replaced ? placeholder : 0), heard[at] ?? "");
