@@ -138,7 +138,7 @@ export async function createTable(id: string, addresses: Addresses, guarded: Gua
 /** Removes link and table, if there. */
 export async function removeNetwork(id: string): Promise<void> {
   await Promise.all([
-    removeUnlessAbsent("ip", ["link", "del", hostInterface(id)], /Cannot find device/),
+    removeUnlessAbsent("ip", ["link", "del", hostInterface(id)], /Cannot find device|No such device/),
     removeUnlessAbsent("nft", ["delete", "table", "inet", tableName(id)], /No such file or directory/),
   ]);
 }
