@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/if.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
@@ -35,6 +36,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -324,6 +326,40 @@ static void __attribute__((noreturn)) child_fail(int report, const char *step)
 	_exit(k_own_failure);
 }
 
+/*
+ * What would let a command that runs as root take the secrets from where they are: kloak's memory and environment, its
+ * BPF maps, the host's namespaces and modules. A process may not trace another that has capabilities which it lacks
+ * itself, so that without these kloak is out of reach, though it has the same user.
+ */
+static const unsigned char
+	capabilities_denied[] =
+		{
+			CAP_SYS_ADMIN, CAP_SYS_PTRACE,   CAP_SYS_MODULE,      CAP_SYS_RAWIO,
+			CAP_SYS_BOOT,  CAP_BPF,          CAP_PERFMON,         CAP_CHECKPOINT_RESTORE,
+			CAP_MAC_ADMIN, CAP_MAC_OVERRIDE, CAP_DAC_READ_SEARCH, /* open_by_handle_at passes by all that is mounted over */
+};
+
+static void deny_capabilities(int report)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	if (syscall(SYS_capget, &header, data))
+		child_fail(report, "capabilities");
+	for (size_t i = 0; i < sizeof(capabilities_denied); i++) {
+		unsigned int which = capabilities_denied[i];
+
+		/* Without CAP_SETPCAP there is none to be had by exec either, but from files, as everywhere on the host. */
+		if (prctl(PR_CAPBSET_DROP, which, 0, 0, 0) && errno != EINVAL && (errno != EPERM || geteuid() == 0))
+			child_fail(report, "capabilities");
+		data[CAP_TO_INDEX(which)].effective &= ~CAP_TO_MASK(which);
+		data[CAP_TO_INDEX(which)].permitted &= ~CAP_TO_MASK(which);
+		data[CAP_TO_INDEX(which)].inheritable &= ~CAP_TO_MASK(which); /* and with it, ambient */
+	}
+	if (syscall(SYS_capset, &header, data))
+		child_fail(report, "capabilities");
+}
+
 static void become_user(const struct plan *plan, int report)
 {
 	gid_t groups[512];
@@ -344,6 +380,7 @@ static void __attribute__((noreturn)) command_run(const struct run *run, int rep
 {
 	const struct plan *plan = &run->plan;
 
+	deny_capabilities(report);
 	become_user(plan, report);
 	/* Should we be killed, and kloak too, nobody else would end the command. Cleared by setresuid, hence after it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

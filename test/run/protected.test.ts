@@ -127,7 +127,7 @@ test("a library that is opened later is hooked before it is used", async () => {
 
 test("a command in a mount namespace of its own is hooked as well", async () => {
   const { options } = trail("unshare");
-  const command = ["unshare", "--mount", "sh", "-c", request("$KEY")];
+  const command = ["unshare", "--map-root-user", "--mount", "sh", "-c", request("$KEY")];
   const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", ...command], {
     env: { KEY: value },
   });
@@ -139,9 +139,12 @@ test("a program whose TLS code is unknown runs, sends the placeholder, and is in
   const { options, records } = trail("unknown");
   const hosts = `printf '127.0.0.1 localhost\\n${machine.ipv4.inside} ${host}\\n' >/tmp/kloak-hosts-$$; mount --bind /tmp/kloak-hosts-$$ /etc/hosts; rm /tmp/kloak-hosts-$$`;
   const script = `${hosts}; wget -qO- --ca-certificate=${authority.caFile} --header "X-Api-Key: $KEY" https://${host}:${port}/; exit 6`;
-  const outcome = await kloak(["run", ...options, "--secret", `KEY@${host}`, "--", "sh", "-c", script], {
-    env: { KEY: value },
-  });
+  const outcome = await kloak(
+    ["run", ...options, "--secret", `KEY@${host}`, "--", "unshare", "--map-root-user", "--mount", "sh", "-c", script],
+    {
+      env: { KEY: value },
+    },
+  );
   assert.equal(outcome.status, 6, outcome.stderr);
   assert.match(outcome.stdout, /ok/);
   const [key] = await keysReceived();
