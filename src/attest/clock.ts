@@ -15,7 +15,7 @@ export const systemClock: Clock = {
   wallMs: () => Date.now(),
   sleep: async (ms, signal) => {
     try {
-      await delay(Math.min(ms, 0x7fffffff), undefined, { signal });
+      await delay(Math.min(Math.max(ms, 0), 0x7fffffff), undefined, { signal });
     } catch (error) {
       if (!signal.aborted) throw error;
     }
