@@ -229,5 +229,5 @@ test("B14: an allowed IPv4 address is itself when mapped to IPv6, and not what N
     JSON.stringify(outcome.audit),
   );
   assert.deepEqual(audit, { "refused no-sni SECRET": 1, "substituted SECRET": 1 });
-  assert.deepEqual(outcome.audit.map(({ destination }) => destination.address).sort(), [ipv4.inside, nat64].sort());
+  assert.deepEqual(new Set(outcome.audit.map(({ destination }) => destination.address)), new Set([ipv4.inside, nat64]));
 });

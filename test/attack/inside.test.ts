@@ -65,12 +65,12 @@ test("A1: the memory of a process, while and after it makes 1000 requests", asyn
     }
   };
   const held = world.server.held(1, 60_000);
-  let over = false;
-  held.then(
-    () => (over = true),
-    () => (over = true),
-  );
-  while (!over) {
+  const state = { over: false };
+  const end = () => {
+    state.over = true;
+  };
+  held.then(end, end);
+  while (!state.over) {
     scan();
     await new Promise((resolve) => setImmediate(resolve));
   }
