@@ -68,7 +68,14 @@ static __always_inline void parse_regions(struct sealing *sealing, const struct 
 	for (__u32 i = 0; i < k_edits_max; i++)
 		if (i < sealing->patch.edit_count)
 			edited = sealing->patch.edits[i].offset + sealing->patch.edits[i].length;
+	/*
+	 * Proof 2 must hold of all that was read before a byte is replaced: also what follows the last edit of a header
+	 * block could turn the request into another, by a second Host for one.
+	 */
 	sealing->patch.region_bytes = edited;
+	if (edited)
+		sealing->patch.region_bytes =
+			edited > sealing->scan.head_end ? sealing->length : sealing->scan.head_end;
 	/* Poly1305 needs all of the text; so does a region that starts at 0 and reaches into a second request. */
 	if (edited && (key->algorithm == cipher_chacha20_poly1305 || edited > sealing->scan.head_end))
 		head = blocks;

@@ -75,7 +75,7 @@ struct patch {
 	char command[16];
 	__u8 tag_delta[k_tag_bytes];
 	__u16 length; /* as in the record's mark */
-	__u16 region_bytes; /* of ciphertext in region_chunks: every edit lies inside, and all that was parsed before it */
+	__u16 region_bytes; /* of ciphertext in region_chunks: every edit lies inside, and all header text of its requests */
 	__u8 algorithm; /* enum cipher_algorithm */
 	__u8 version; /* enum tls_version */
 	__u8 stack; /* enum tls_stack */

@@ -101,7 +101,7 @@ static long apply_chunk(__u32 step, struct apply *apply)
 		apply->failed = apply_failed;
 		return 1;
 	}
-	/* Proof 2: what leaves is the ciphertext of the text that was parsed, all of it up to the last edit. */
+	/* Proof 2: what leaves is the ciphertext of the text that was parsed, to its last header. */
 	for (int i = 0; i < k_window_words; i++) {
 		different |= before[i] ^ ciphertext[i];
 		after[i] = before[i] ^ delta[i];

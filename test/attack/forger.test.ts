@@ -98,6 +98,24 @@ const forgeries: readonly Forgery[] = [
     reasons: ["unproven-record"],
   },
   {
+    threat: "D7",
+    name: "decoy and record differ only behind the placeholder, where the record has a second Host",
+    script: [
+      `hear ${get(`${key}X-Fill: ${"z".repeat(20)}\r\n`)}`,
+      `send ${get(`${key}Host: ${"tenant.test".padStart(22, "x")}\r\n`)}`,
+    ],
+    reasons: ["unproven-record"],
+  },
+  {
+    threat: "D7",
+    name: "the same in the second of two requests of one record",
+    script: [
+      `hear ${get()}${get(`${key}X-Fill: ${"z".repeat(20)}\r\n`)}`,
+      `send ${get()}${get(`${key}Host: ${"tenant.test".padStart(22, "x")}\r\n`)}`,
+    ],
+    reasons: ["unproven-record"],
+  },
+  {
     threat: "D8",
     name: "an unheard record opens a body that the next, heard and honest one fills",
     script: [`send ${post(honestLength)}`, `both ${honest}`],
