@@ -574,8 +574,9 @@ int main(void)
 			fail("poll");
 		if (wait[1].revents)
 			signals_read(&run);
-		children_wait(&run);
 		if (wait[0].revents)
 			control_read(&run);
+		/* Last: to hand on a signal of kloak's, control_read has read signals too, a SIGCHLD perhaps among them. */
+		children_wait(&run);
 	}
 }

@@ -1,6 +1,8 @@
 """Runs a program on a pseudo-terminal of its own and holds a dialogue with it.
 
-Standard input: {"argv": [...], "steps": [{"expect": regex, "send": text}], "deadline": seconds}
+Standard input: {"argv": [...], "steps": [{"expect": regex, "running": command line, "send": text}], "deadline": seconds}
+Text is sent once a process of the terminal has that command line, which is how one knows that a shell has got that far:
+dash loses a SIGINT that arrives while it forks a command.
 Standard output: {"transcript": text, "status": exit status or -signal, "failed": the regex that never came, or null}
 """
 import json, os, pty, re, select, signal, sys, time
@@ -33,6 +35,21 @@ def more():
     return bool(data)
 
 
+def running(command):
+    """Whether a process of the terminal executes this command line."""
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                session = int(file.read().rpartition(")")[2].split()[3])
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").rstrip("\0").split("\0")
+        except (OSError, ValueError):
+            continue
+        if session == pid and " ".join(words) == command:
+            return True
+    return False
+
+
 for step in plan["steps"]:
     pattern = re.compile(step["expect"], re.M)
     while not (match := pattern.search(transcript, position)):
@@ -42,6 +59,13 @@ for step in plan["steps"]:
     if failed:
         break
     position = match.end()
+    while "running" in step and not running(step["running"]):
+        if time.monotonic() > end:
+            failed = f"a process {step['running']}"
+            break
+        select.select([], [], [], 0.005)
+    if failed:
+        break
     if "send" in step:
         os.write(master, step["send"].encode())
 

@@ -7,6 +7,7 @@ import { kloakFile } from "./kloak.ts";
 
 interface Step {
   readonly expect: string;
+  readonly running?: string;
   readonly send?: string;
 }
 
@@ -37,7 +38,7 @@ const cases: readonly { name: string; steps: readonly Step[] }[] = [
     name: "Ctrl-C ends the command and gives 130",
     steps: [
       { expect: "outer> $", send: `${run} sh -c 'echo u''p; sleep 300'\n` },
-      { expect: "up\r\n", send: ctrl.c },
+      { expect: "up\r\n", running: "sleep 300", send: ctrl.c },
       { expect: "outer> $", send: "echo status=$?\n" },
       { expect: "status=130\r\n" },
     ],
@@ -46,7 +47,7 @@ const cases: readonly { name: string; steps: readonly Step[] }[] = [
     name: "Ctrl-\\ gives 131",
     steps: [
       { expect: "outer> $", send: `ulimit -c 0; ${run} sh -c 'echo u''p; exec sleep 300'\n` },
-      { expect: "up\r\n", send: ctrl.backslash },
+      { expect: "up\r\n", running: "sleep 300", send: ctrl.backslash },
       { expect: "outer> $", send: "echo status=$?\n" },
       { expect: "status=131\r\n" },
     ],
@@ -71,7 +72,7 @@ const cases: readonly { name: string; steps: readonly Step[] }[] = [
         expect: "outer> $",
         send: `KEY=0123456789abcdefghij ${kloakFile} run --secret KEY@a.test -- sh -c 'echo u''p; sleep 300'\n`,
       },
-      { expect: "up\r\n", send: ctrl.z },
+      { expect: "up\r\n", running: "sleep 300", send: ctrl.z },
       { expect: "Stopped", send: "/bin/echo still-$((1+1)); fg\n" },
       { expect: "still-2\r\n" },
       { expect: "sleep 300'\r\n", send: ctrl.c },
@@ -95,7 +96,7 @@ const cases: readonly { name: string; steps: readonly Step[] }[] = [
       { expect: "up\r\n", send: ctrl.z },
       { expect: "Stopped", send: "fg\n" },
       { expect: "fg\r\nsh -c [^\n]*\n", send: "x\n" },
-      { expect: "got-x\r\n", send: ctrl.c },
+      { expect: "got-x\r\n", running: "sleep 300", send: ctrl.c },
       { expect: "inner> $", send: "echo inside-$?\n" },
       { expect: "inside-130\r\n", send: "exit 5\n" },
       { expect: "outer> $", send: "echo status=$?\n" },
