@@ -1,7 +1,7 @@
 /* The addon and what src/dataplane builds on it, against the kernel at hand. Needs root. */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -148,15 +148,19 @@ test("a map is shared with another object by reuse, survives the object it came 
   assert.equal(second.map("kept", u64, kept).get(5n)?.stamp, 50n);
   first.close();
   assert.equal(second.map("kept", u64, kept).get(5n)?.stamp, 50n);
-  const pin = `/sys/fs/bpf/kloak-loader-${process.pid}`;
-  second.map("kept", u64, kept).pin(pin);
+  // A BPF file system of its own: a machine need not have one mounted.
+  const mount = mkdtempSync(join(tmpdir(), "kloak-bpf-"));
+  execFileSync("mount", ["-t", "bpf", "bpf", mount]);
   try {
+    const pin = join(mount, "kept");
+    second.map("kept", u64, kept).pin(pin);
     second.close();
     const third = new BpfObject(path, { maps: new Map([["kept", loadNative().mapOpen(pin, "kept")]]) });
     assert.equal(third.map("kept", u64, kept).get(5n)?.stamp, 50n);
     third.close();
   } finally {
-    rmSync(pin);
+    execFileSync("umount", [mount]);
+    rmdirSync(mount);
   }
 });
 
