@@ -1,5 +1,4 @@
 /* The clients of `clients/`, and how to start each. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { root } from "./world.ts";
 
@@ -13,12 +12,8 @@ export interface Stack {
 
 const client = (file: string) => join(root, "test/support/clients", file);
 
-/** The system's Node, which Debian 12 has at version 18 or 20; the one that runs the tests is 22 or later. */
-function systemNode(): string {
-  const path = ["/usr/bin/node", "/usr/bin/nodejs", "/usr/local/bin/node"].find((file) => existsSync(file));
-  if (path === undefined) throw new Error("No Node in /usr/bin: install Debian's package nodejs.");
-  return path;
-}
+/** A Node of clients/package.json, which set-up installs. */
+const node = (major: 16 | 20 | 22) => join(root, `test/support/clients/node_modules/node${major}/bin/node`);
 
 export const stacks: readonly Stack[] = [
   { name: "curl", command: ["sh", client("curl.sh")], keepsAlive: true },
@@ -28,8 +23,10 @@ export const stacks: readonly Stack[] = [
   { name: "php curl", command: ["php", client("php-curl.php")], keepsAlive: true },
   { name: "php streams", command: ["php", client("php-streams.php")], keepsAlive: false },
   { name: "perl", command: ["perl", client("perl.pl")], keepsAlive: true },
-  { name: "node (system)", command: [systemNode(), client("node.mjs")], keepsAlive: true },
-  { name: "node (ours)", command: [process.execPath, client("node.mjs")], keepsAlive: true },
+  { name: "node 16 (OpenSSL 1.1.1)", command: [node(16), client("node.mjs")], keepsAlive: true },
+  { name: "node 20 (OpenSSL 3.0)", command: [node(20), client("node.mjs")], keepsAlive: true },
+  { name: "node 22 (OpenSSL 3.5)", command: [node(22), client("node.mjs")], keepsAlive: true },
+  { name: "node that runs the tests", command: [process.execPath, client("node.mjs")], keepsAlive: true },
 ];
 
 /** The command of a stack's client for these arguments. */

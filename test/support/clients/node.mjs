@@ -1,4 +1,4 @@
-// node:https with an agent of one socket: one connection for each URL. Runs in Node 20 and later, so plain JavaScript.
+// node:https with an agent of one socket: one connection for each URL. Runs in Node 16 and later, so plain JavaScript.
 // See README.md for the arguments.
 import { readFileSync } from "node:fs";
 import { Agent, request } from "node:https";
