@@ -10,17 +10,17 @@
  * Kloak, this program and the command share one process group, so that a pipeline around kloak keeps its terminal:
  * whatever the terminal sends reaches the command by itself. Only a signal meant for kloak alone is handed on.
  *
- * To kloak, a line each:   ready | started PID | failed STEP ERRNO | stopped SIGNAL | exited STATUS | killed SIGNAL
+ * To kloak, a line each:   ready | started PID | failed STEP ERRNO | exited STATUS | killed SIGNAL
  * From kloak: strings of the form key=value, each ended by NUL, the last of them empty (struct plan); then lines:
- * signal NUMBER | end
+ * signal NUMBER
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/if.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -44,7 +44,7 @@
 enum {
 	k_control = 3,
 	k_grace_ms = 2000,      /* between SIGTERM and SIGKILL for what the command leaves behind */
-	k_same_signal_ms = 500, /* a signal to the whole group reaches kloak and us within this */
+	k_same_signal_ms = 5000, /* a signal to the whole group reaches kloak and us within this, on a busy host too */
 	k_own_failure = 125,
 };
 
@@ -54,12 +54,12 @@ struct list {
 };
 
 struct plan {
-	char *text;               /* what all strings point into */
-	struct list arguments;    /* arg=, the command */
-	struct list environment;  /* env=NAME=VALUE */
-	struct list covers;       /* cover=FILE TAB TARGET: FILE is bound over TARGET */
-	struct list tidy;         /* tidy=, a command that removes what kloak left, should kloak die */
-	struct list groups;       /* group= */
+	char *text; /* what all strings point into */
+	struct list arguments; /* arg=, the command */
+	struct list environment; /* env=NAME=VALUE */
+	struct list covers; /* cover=FILE TAB TARGET: FILE is bound over TARGET */
+	struct list tidy; /* tidy=, a command that removes what kloak left, should kloak die */
+	struct list groups; /* group= */
 	const char *user, *group; /* uid=, gid=; NULL: as we are */
 	unsigned long long ignored; /* ignore=MASK in hex, bit N-1 for signal N */
 };
@@ -68,6 +68,7 @@ struct run {
 	struct plan plan;
 	pid_t kloak, command;
 	ino_t netns;
+	int link; /* index of the wire's end in our namespace */
 	int host_netns, signals;
 	sigset_t inherited;
 	int64_t seen_ms[NSIG]; /* when the whole group last got this signal */
@@ -83,8 +84,8 @@ static int64_t now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Kloak may be gone; then nobody needs to hear it. */
-__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...)
+/* false: kloak is gone. */
+__attribute__((format(printf, 1, 2))) static bool tell(const char *format, ...)
 {
 	char text[128];
 	va_list arguments;
@@ -93,8 +94,7 @@ __attribute__((format(printf, 1, 2))) static void tell(const char *format, ...)
 	va_start(arguments, format);
 	length = vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	if (length > 0)
-		(void)!send(k_control, text, (size_t)length, MSG_NOSIGNAL);
+	return send(k_control, text, (size_t)length, MSG_NOSIGNAL) == length;
 }
 
 static void __attribute__((noreturn)) fail(const char *step)
@@ -193,47 +193,79 @@ static void loopback_up(void)
 	close(fd);
 }
 
-/* Removes eth0, and with it the host's end and its filters: from here on nothing leaves. */
-static void cut_network(void)
+/* Removes the wire, and with it the host's end and its filters: from here on nothing leaves. */
+static void cut_network(const struct run *run)
 {
 	struct {
 		struct nlmsghdr header;
 		struct ifinfomsg link;
-		struct rtattr attribute;
-		char name[8];
 	} request = {
 		.header = {.nlmsg_len = sizeof(request),
 			   .nlmsg_type = RTM_DELLINK,
 			   .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
-		.attribute = {.rta_len = RTA_LENGTH(5), .rta_type = IFLA_IFNAME},
-		.name = "eth0",
+		.link = {.ifi_index = run->link}, /* its name is the command's to change */
 	};
 	char answer[512];
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 
 	if (fd < 0)
 		return;
-	if (send(fd, &request, sizeof(request), 0) > 0)
+	if (run->link && send(fd, &request, sizeof(request), 0) > 0)
 		(void)!recv(fd, answer, sizeof(answer), 0);
 	close(fd);
 }
 
-/* Signals every process in our network namespace but ourselves; true if there was one. */
-static bool signal_namespace(const struct run *run, int signal)
+/* The parent of a process, or 0. */
+static pid_t parent_of(pid_t pid)
+{
+	char path[32], text[256], *after;
+	int fd, parent = 0;
+	ssize_t got;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	got = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = 0;
+	after = strrchr(text, ')'); /* the name before it may hold anything */
+	if (after)
+		sscanf(after + 1, " %*c %d", &parent);
+	return parent;
+}
+
+/* Orphans come to us, as their reaper, so that whoever the command has started, at whatever remove, leads back here. */
+static bool descends_from_us(pid_t pid)
+{
+	while (pid > 1 && pid != getpid())
+		pid = parent_of(pid);
+	return pid == getpid();
+}
+
+/* A process may leave our network namespace for one of its own, as sandboxes do, but not our descent. */
+static bool belongs_to_run(const struct run *run, pid_t pid)
+{
+	char path[32];
+	struct stat status;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
+	if (stat(path, &status))
+		return false; /* it has ended, and waits for its parent */
+	return status.st_ino == run->netns || descends_from_us(pid);
+}
+
+/* Signals every process of the run; true if there was one. */
+static bool signal_run(const struct run *run, int signal)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
 	bool found = false;
 
 	while (proc && (entry = readdir(proc))) {
-		char path[64];
-		struct stat status;
 		pid_t pid = (pid_t)atoi(entry->d_name);
 
-		if (pid <= 1 || pid == getpid())
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
-		if (stat(path, &status) == 0 && status.st_ino == run->netns && kill(pid, signal) == 0)
+		if (pid > 1 && pid != getpid() && belongs_to_run(run, pid) && kill(pid, signal) == 0)
 			found = true;
 	}
 	if (proc)
@@ -241,22 +273,22 @@ static bool signal_namespace(const struct run *run, int signal)
 	return found;
 }
 
-/* Ends whatever is left in the namespace. Orphans come to us, as their reaper, so their end raises SIGCHLD. */
+/* Ends whatever is left of the run. Orphans come to us, so that their end raises SIGCHLD. */
 static void end_leftovers(const struct run *run)
 {
 	int64_t deadline = now_ms() + k_grace_ms;
 	bool killing = false;
 
-	if (!signal_namespace(run, SIGTERM))
+	if (!signal_run(run, SIGTERM))
 		return;
-	signal_namespace(run, SIGCONT); /* a stopped process takes SIGTERM only once it runs */
+	signal_run(run, SIGCONT); /* a stopped process takes SIGTERM only once it runs */
 	for (;;) {
 		struct pollfd poll_signals = {.fd = run->signals, .events = POLLIN};
 		struct signalfd_siginfo info;
 
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
-		if (!signal_namespace(run, 0))
+		if (!signal_run(run, 0))
 			return;
 		if (now_ms() >= deadline) {
 			if (killing)
@@ -265,7 +297,7 @@ static void end_leftovers(const struct run *run)
 			deadline += k_grace_ms;
 		}
 		if (killing)
-			signal_namespace(run, SIGKILL);
+			signal_run(run, SIGKILL);
 		if (poll(&poll_signals, 1, killing ? 10 : 50) > 0)
 			(void)!read(run->signals, &info, sizeof(info));
 	}
@@ -289,7 +321,7 @@ static void __attribute__((noreturn)) kloak_died(const struct run *run)
 {
 	const struct list *tidy = &run->plan.tidy;
 
-	cut_network();
+	cut_network(run);
 	if (run->command > 0)
 		end_leftovers(run);
 	terminal_back();
@@ -305,10 +337,8 @@ static void __attribute__((noreturn)) report_and_exit(const struct run *run, int
 {
 	end_leftovers(run);
 	terminal_back();
-	if (WIFSIGNALED(status))
-		tell("killed %d\n", WTERMSIG(status));
-	else
-		tell("exited %d\n", WEXITSTATUS(status));
+	if (!(WIFSIGNALED(status) ? tell("killed %d\n", WTERMSIG(status)) : tell("exited %d\n", WEXITSTATUS(status))))
+		kloak_died(run);
 	exit(0);
 }
 
@@ -466,8 +496,6 @@ static void line_obey(struct run *run, const char *line)
 
 	if (sscanf(line, "signal %d", &number) == 1)
 		kloak_signalled(run, number);
-	else if (strcmp(line, "end") == 0)
-		end_leftovers(run);
 }
 
 static void control_read(struct run *run)
@@ -488,6 +516,18 @@ static void control_read(struct run *run)
 	}
 }
 
+/*
+ * Kloak is what the shell sees: it stops and goes on with the command. From here, and not at a line's asking: by the time
+ * that it was read the command may have gone on, and kloak would stay behind.
+ */
+static void kloak_signal(struct run *run, int number)
+{
+	if (number == SIGCONT)
+		run->seen_ms[number] = now_ms(); /* it will say that it got one */
+	if (getppid() == run->kloak)
+		kill(run->kloak, number);
+}
+
 static void children_wait(struct run *run)
 {
 	int status;
@@ -497,9 +537,9 @@ static void children_wait(struct run *run)
 		if (pid != run->command)
 			continue; /* an orphan of the command */
 		if (WIFSTOPPED(status))
-			tell("stopped %d\n", WSTOPSIG(status));
+			kloak_signal(run, SIGSTOP);
 		else if (WIFCONTINUED(status))
-			kill(run->kloak, SIGCONT); /* it stopped with the command */
+			kloak_signal(run, SIGCONT);
 		else
 			report_and_exit(run, status);
 	}
@@ -565,6 +605,7 @@ int main(void)
 	namespaces_enter(&run);
 	tell("ready\n");
 	plan_parse(&run.plan);
+	run.link = (int)if_nametoindex("eth0");
 	covers_mount(&run.plan);
 	command_start(&run);
 	for (;;) {

@@ -28,8 +28,8 @@ export interface GateOptions {
   readonly failed: (error: unknown) => void;
 }
 
-/** How long an execve waits for an answer, in milliseconds. */
-const waitMs = 500;
+/** How long an execve waits for an answer, in milliseconds: longer than a busy host takes for a large new file. */
+const waitMs = 5000;
 
 export class Gate {
   readonly #process: ChildProcess;

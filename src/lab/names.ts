@@ -13,8 +13,8 @@ export function writeHostsFile(file: string, names: Readonly<Record<string, read
   writeFileSync(file, `${lines.join("\n")}\n`);
 }
 
-/** The argument vector that runs `argv` with `hostsFile` as /etc/hosts. Needs root. */
+/** The argument vector that runs `argv` with `hostsFile` as /etc/hosts, which a bare system may lack. Needs root. */
 export function withHostsFile(hostsFile: string, argv: readonly string[]): string[] {
-  const script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"';
+  const script = '[ -e /etc/hosts ] || : >/etc/hosts; mount --bind "$1" /etc/hosts && shift && exec "$@"';
   return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", hostsFile, ...argv];
 }

@@ -31,7 +31,6 @@ type Line =
   | { readonly kind: "ready" }
   | { readonly kind: "started"; readonly pid: number }
   | { readonly kind: "failed"; readonly step: string; readonly errno: number }
-  | { readonly kind: "stopped"; readonly signal: number }
   | { readonly kind: "ended"; readonly status: number };
 
 const startDeadlineMs = 20_000;
@@ -114,11 +113,6 @@ export class Launcher {
     if (!this.#gone) this.#control.write(`signal ${number}\n`);
   }
 
-  /** Asks the command and all its descendants to end, and makes them after a grace. */
-  terminate(): void {
-    if (!this.#gone) this.#control.write("end\n");
-  }
-
   /** Ends the launcher; before the command was started nothing of it is left. */
   async close(): Promise<void> {
     if (this.#gone) return;
@@ -135,9 +129,7 @@ export class Launcher {
 
   #hear(line: Line | undefined): void {
     if (line === undefined) return;
-    if (line.kind === "stopped") {
-      process.kill(process.pid, "SIGSTOP"); // kloak is what the shell sees: its job stops with the command
-    } else if (line.kind === "ended") {
+    if (line.kind === "ended") {
       this.#end(line.status);
     } else {
       const waiter = this.#waiting.shift();
@@ -148,14 +140,17 @@ export class Launcher {
 
   #close(error: Error | undefined): void {
     this.#gone = true;
-    const gone = new KloakError(
-      "launcher-ended",
-      `kloak-launch ended before the command had started: ${error?.message ?? "no reason given"}.`,
-    );
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(gone);
-    // Lines may still be on their way; what it said about the command's end comes first.
-    if (this.#control.readableEnded || this.#control.destroyed) this.#end(killedStatus);
-    else this.#control.once("close", () => this.#end(killedStatus));
+    const finish = () => {
+      const gone = new KloakError(
+        "launcher-ended",
+        `kloak-launch ended before the command had started: ${error?.message ?? "no reason given"}.`,
+      );
+      for (const waiter of this.#waiting.splice(0)) waiter.reject(gone);
+      this.#end(killedStatus);
+    };
+    // Lines may still be on their way; what it said comes first.
+    if (this.#control.closed) finish();
+    else this.#control.once("close", finish);
   }
 
   #next(deadlineMs?: number): Promise<Line> {
@@ -193,8 +188,6 @@ function parseLine(line: string): Line | undefined {
       return { kind: "started", pid: Number(first) };
     case "failed":
       return { kind: "failed", step: first, errno: Number(second) };
-    case "stopped":
-      return { kind: "stopped", signal: Number(first) };
     case "exited":
       return { kind: "ended", status: Number(first) };
     case "killed":

@@ -28,12 +28,15 @@ export function netnsSocket(netns: string, kind: keyof typeof kinds, address: st
   return load().netnsSocket(netns, kinds[kind], address, port);
 }
 
-/** A descriptor that holds an exclusive lock on the directory `path` until it is closed; undefined while another holds it. */
+/**
+ * A descriptor that holds an exclusive lock on the directory `path` until it is closed; undefined while another holds it,
+ * or if it has just been taken away.
+ */
 export function lockDirectory(path: string): number | undefined {
   try {
     return load().lockDirectory(path);
   } catch (error) {
-    if (errorCode(error) === "EAGAIN" || errorCode(error) === "EWOULDBLOCK") return undefined;
+    if (["EAGAIN", "EWOULDBLOCK", "ENOENT"].includes(errorCode(error) ?? "")) return undefined;
     throw error;
   }
 }

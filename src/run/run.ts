@@ -194,9 +194,9 @@ class Signals {
     if (this.#pending !== undefined) throw new Interrupted(constants.signals[this.#pending]);
   }
 
+  /** Call it right after `check`: what came before is kloak's own. */
   handTo(launcher: Launcher): void {
     this.#launcher = launcher;
-    if (this.#pending !== undefined) launcher.signal(constants.signals[this.#pending]);
   }
 
   close(): void {

@@ -72,7 +72,6 @@ export function isAlive(mark: ProcessMark): boolean {
 
 /** Takes a free slot and with it a name and addresses. */
 export function claim(command: string, routes: readonly Route[]): { record: RunRecord; addresses: Addresses } {
-  mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
   const kloak = processMark(process.pid) ?? { pid: process.pid, start: "" };
   const first = randomInt(slotCount);
   for (let attempt = 0; attempt < slotCount; attempt += 1) {
@@ -93,12 +92,14 @@ function ownNetns(): number {
 
 const fileOf = (id: string): string => `${stateDirectory}/${id}.json`;
 
+/** False if another has taken that slot, or, this very moment, the directory away. */
 function create(record: RunRecord): boolean {
   try {
+    mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
     writeFileSync(fileOf(record.id), JSON.stringify(record), { flag: "wx", mode: 0o600 });
     return true;
   } catch (error) {
-    if (errorCode(error) === "EEXIST") return false;
+    if (errorCode(error) === "EEXIST" || errorCode(error) === "ENOENT") return false;
     throw new KloakError("state-unwritable", `${fileOf(record.id)} cannot be written. Run kloak as root.`, {
       cause: error,
     });
