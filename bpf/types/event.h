@@ -47,6 +47,7 @@ enum counter {
 	counter_patches_full,
 	counter_flows_full,
 	counter_segments_held,
+	counter_segments_early, /* dropped because one before them is missing */
 	counter_segments_dropped,
 	counter_patch_failed,
 	counter_lease_expired,

@@ -185,7 +185,7 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 	} else if (flow->state == flow_tracked && seen < (__s32)walk->length) {
 		if (seen < 0) {
 			/* A segment before this one is missing. In order only, or nothing is known: TCP sends both again. */
-			count(counter_segments_held);
+			count(counter_segments_early);
 			return false;
 		}
 		/* Proof 3: a record that has passed is not to become another one when TCP repeats it. */

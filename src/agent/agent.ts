@@ -26,6 +26,7 @@ import { type Answer, Gate, type HeldFile } from "./gate.ts";
 import { HookedFiles, proberOf } from "./hooked-files.ts";
 import { KernelVerdicts } from "./kernel-verdicts.ts";
 import { Protection } from "./protection.ts";
+import { keepOrder } from "./receive-order.ts";
 import { type SecretBinding, SecretTables } from "./secret-tables.ts";
 
 export type { SecretBinding } from "./secret-tables.ts";
@@ -71,6 +72,7 @@ export class Agent {
   readonly #protection: Protection;
   readonly #workloads = new Map<number, ProtectedWorkload>();
   readonly #leased = new Map<number, number>();
+  readonly #putBack = new Map<number, () => void>();
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #stop = new AbortController();
   #attesting: Promise<void> = Promise.resolve();
@@ -142,12 +144,24 @@ export class Agent {
     if (options.lease) this.#leased.set(ifindex, workload.number);
     const until = options.lease ? process.hrtime.bigint() + leaseNs : 0n;
     this.#dataplane.maps.interfaces.set(ifindex, { workload: workload.number, leaseNs: until });
+    this.#keepOrder(ifindex);
     this.#dataplane.attachWire(ifindex);
+  }
+
+  #keepOrder(ifindex: number): void {
+    try {
+      this.#putBack.set(ifindex, keepOrder(ifindex));
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#options.warn?.(`uploads may be slow, as segments can overtake each other on interface ${ifindex}: ${why}`);
+    }
   }
 
   /** After the interface is gone, or when its workload is to be as others are. */
   detachInterface(ifindex: number): void {
     this.#leased.delete(ifindex);
+    this.#putBack.get(ifindex)?.();
+    this.#putBack.delete(ifindex);
     try {
       this.#dataplane.detachWire(ifindex);
     } catch {

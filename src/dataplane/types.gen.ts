@@ -185,10 +185,11 @@ export const counter = {
   patchesFull: 6,
   flowsFull: 7,
   segmentsHeld: 8,
-  segmentsDropped: 9,
-  patchFailed: 10,
-  leaseExpired: 11,
-  count: 12,
+  segmentsEarly: 9,
+  segmentsDropped: 10,
+  patchFailed: 11,
+  leaseExpired: 12,
+  count: 13,
 } as const;
 export type Counter = (typeof counter)[keyof typeof counter];
 export const counterNames: Readonly<Record<number, string>> = {
@@ -201,10 +202,11 @@ export const counterNames: Readonly<Record<number, string>> = {
   6: "patches-full",
   7: "flows-full",
   8: "segments-held",
-  9: "segments-dropped",
-  10: "patch-failed",
-  11: "lease-expired",
-  12: "count",
+  9: "segments-early",
+  10: "segments-dropped",
+  11: "patch-failed",
+  12: "lease-expired",
+  13: "count",
 };
 
 export const flowState = {
@@ -886,7 +888,7 @@ export const mapTypes = {
   },
   counters: {
     type: 6,
-    entries: 12,
+    entries: 13,
     key: u32,
     value: u64,
   },
