@@ -34,8 +34,9 @@ static __always_inline __u32 wire_workload(const struct __sk_buff *skb, bool *ex
 }
 
 /*
- * Fragments show no records. A first one tells its flow: if patches are outstanding it may carry a copy of their bytes
- * and is dropped, else the flow takes no substitution from here on. Later ones follow the first.
+ * Fragments show no records. A first one tells its flow: if it may carry a copy of bytes that have left patched it is
+ * dropped, else the flow takes no substitution from here on. Later ones follow the first, up to the last: then the
+ * identification may be another datagram's.
  */
 static __always_inline int wire_fragment(struct walk *walk, struct flow *flow)
 {
@@ -49,8 +50,9 @@ static __always_inline int wire_fragment(struct walk *walk, struct flow *flow)
 	if (flow) {
 		if (!flow_lock(flow))
 			return wire_drop;
-		if (flow->outstanding || flow->state == flow_dead) {
+		if (flow->outstanding || flow->state == flow_dead || flow_is_stale(flow, walk)) {
 			flow_unlock(flow);
+			bpf_map_delete_elem(&fragments, &walk->fragment);
 			count(counter_segments_dropped);
 			return wire_drop;
 		}
@@ -66,7 +68,11 @@ static __always_inline int wire_later_fragment(struct walk *walk)
 	walk->fragment.workload = walk->key.workload;
 	memcpy(walk->fragment.source, walk->key.source, sizeof(walk->fragment.source));
 	memcpy(walk->fragment.destination, walk->key.destination, sizeof(walk->fragment.destination));
-	return bpf_map_lookup_elem(&fragments, &walk->fragment) ? wire_pass : wire_drop;
+	if (!bpf_map_lookup_elem(&fragments, &walk->fragment))
+		return wire_drop;
+	if (walk->last_fragment)
+		bpf_map_delete_elem(&fragments, &walk->fragment);
+	return wire_pass;
 }
 
 SEC("tc")
@@ -138,6 +144,7 @@ int wire_egress(struct __sk_buff *skb)
 		/* A socket sends nothing more; whatever else may come from this address and port does not pass. */
 		outstanding_clear(flow);
 		flow->state = flow_dead;
+		pass = !walk->length; /* nor with it: its text (RFC 9293 3.10.7) may be a copy of patched bytes */
 	} else if (walk->length) {
 		if (packet_from_socket(skb, walk))
 			walk->flags |= walk_socket;

@@ -306,9 +306,7 @@ static __always_inline void publish_fingerprint(struct sealing *sealing, const s
 		.key = sealing->key, .serial = state->serial, .index = sealing->index, .sealed_ns = state->used_ns};
 	struct fingerprint fingerprint;
 
-	if (sealing->length < sizeof(fingerprint))
-		seal_lengthen(state, sealing);
-	memcpy(&fingerprint, &sealing->scan.text, sizeof(fingerprint));
+	memcpy(&fingerprint, sealing->patch.fingerprint, sizeof(fingerprint));
 	if (bpf_map_update_elem(&fingerprints, &fingerprint, &sighting, BPF_ANY))
 		count(counter_patches_full);
 }
@@ -321,6 +319,7 @@ __noinline int seal_publish(struct key_state *state, __u32 named)
 {
 	struct sealing *sealing = sealing_find();
 	struct record_mark *mark;
+	__u64 mac;
 
 	if (!sealing || !state)
 		return -1;
@@ -335,10 +334,14 @@ __noinline int seal_publish(struct key_state *state, __u32 named)
 		else
 			report_refusal(sealing);
 	}
+	mark = &state->ring[sealing->index % k_mark_ring];
+	mac = seal_hash(sealing);
+	if (sealing->length < k_fingerprint_bytes)
+		seal_lengthen(state, sealing);
+	memcpy(sealing->patch.fingerprint, &sealing->scan.text, k_fingerprint_bytes);
 	if (sealing->patch.edit_count || sealing->refused)
 		publish_patch(sealing, state);
-	mark = &state->ring[sealing->index % k_mark_ring];
-	mark->mac = seal_hash(sealing);
+	mark->mac = mac;
 	mark->index = sealing->index;
 	mark->length = sealing->length;
 	mark->head_blocks = sealing->head;

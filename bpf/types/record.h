@@ -83,6 +83,7 @@ struct patch {
 	__u8 reason; /* enum reason: edits[edit_count] is a placeholder that stays, as far as it is known */
 	__u8 edit_count;
 	__u8 _pad[6];
+	__u8 fingerprint[k_fingerprint_bytes];
 	struct edit edits[k_edits_max];
 };
 

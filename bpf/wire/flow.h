@@ -145,18 +145,20 @@ __noinline int flow_wipe_stale(struct __sk_buff *skb, struct flow *flow)
 	return !wipe.failed;
 }
 
-static __always_inline bool flow_stale(struct __sk_buff *skb, struct flow *flow, struct walk *walk)
+/* Does the packet begin with such bytes? */
+static __always_inline bool flow_is_stale(struct flow *flow, const struct walk *walk)
 {
 	if (!(flow->flags & flow_has_freed))
-		return true;
-	/* Half of the number space later, "before" would mean its opposite. */
-	if (flow->next - flow->freed > 1u << 30) {
+		return false;
+	/*
+	 * Half of the number space later, "before" would mean its opposite. Signed: the end of the last packet, which is
+	 * what `next` is in a loose flow, may lie before.
+	 */
+	if ((__s32)(flow->next - flow->freed) > 1 << 30) {
 		flow->flags &= ~flow_has_freed;
-		return true;
+		return false;
 	}
-	if (!sequence_before(walk->sequence, flow->freed))
-		return true;
-	return flow_wipe_stale(skb, flow);
+	return sequence_before(walk->sequence, flow->freed);
 }
 
 /* A segment with payload, or FIN, of a flow that is ours for the moment. false: drop. */
@@ -172,9 +174,13 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 		if (!flow->closed)
 			flow->closed = reason_unproven_flow;
 	}
-	if (!flow_stale(skb, flow, walk))
+	if (flow_is_stale(flow, walk) && !flow_wipe_stale(skb, flow))
 		return false;
-	if (flow->state == flow_loose) {
+	if (flow->state == flow_loose && flow->outstanding) {
+		/* A record that is still patched must not be found again, and be refused for what the flow has become. */
+		if (seen < (__s32)walk->length)
+			flow->next = walk_sequence(walk, walk->end);
+	} else if (flow->state == flow_loose) {
 		/* Any segment may begin with a record: no proof hangs on it. */
 		if (seen) {
 			flow->kind = record_header;

@@ -15,11 +15,11 @@ static long patch_forget_chunk(__u32 chunk, struct patch_key *key)
 __noinline int patch_forget(__u64 serial, __u32 index, __u32 region_bytes)
 {
 	struct patch_key key = {.serial = serial, .index = index};
-	const struct region_chunk *first = region_chunk_find(&key);
+	const struct patch *patch = patch_find(&key);
 	struct fingerprint fingerprint;
 
-	if (first) {
-		memcpy(fingerprint.bytes, first->ciphertext, sizeof(fingerprint.bytes));
+	if (patch) {
+		memcpy(fingerprint.bytes, patch->fingerprint, sizeof(fingerprint.bytes));
 		bpf_map_delete_elem(&fingerprints, &fingerprint);
 	}
 	bpf_map_delete_elem(&patches, &key);
@@ -48,7 +48,7 @@ static __always_inline void outstanding_free(struct flow *flow, struct outstandi
 	patch_forget(record->serial, record->index, record->region_bytes);
 }
 
-/* Frees what the peer has acknowledged. */
+/* Frees what the peer has acknowledged, unless it says so of bytes that it cannot have. */
 __noinline int outstanding_acknowledge(struct flow *flow, __u32 acknowledged)
 {
 	struct outstanding *waiting;
@@ -61,7 +61,8 @@ __noinline int outstanding_acknowledge(struct flow *flow, __u32 acknowledged)
 	for (int i = 0; i < k_outstanding; i++) {
 		struct outstanding_record *record = &waiting->records[i];
 
-		if (record->used && !sequence_before(acknowledged, outstanding_end(record)))
+		if (record->used && !sequence_before(acknowledged, outstanding_end(record)) &&
+		    !sequence_before(flow->next, outstanding_end(record)))
 			outstanding_free(flow, record);
 	}
 	return 0;

@@ -63,6 +63,7 @@ static __always_inline int packet_ipv4(struct __sk_buff *skb, struct walk *walk,
 	if (fragment & (k_ipv4_more_fragments | k_ipv4_fragment_offset)) {
 		walk->fragmented = 1;
 		walk->fragment.identification = big_endian_16(header + 4);
+		walk->last_fragment = !(fragment & k_ipv4_more_fragments);
 		if (fragment & k_ipv4_fragment_offset)
 			return packet_rest;
 	}
@@ -97,6 +98,7 @@ static __always_inline int packet_ipv6(struct __sk_buff *skb, struct walk *walk,
 			return packet_other;
 		if (next == next_fragment) {
 			walk->fragment.identification = big_endian_32(header + 4);
+			walk->last_fragment = !(header[3] & 1);
 			if (big_endian_16(header + 2) & ~7u) {
 				walk->fragmented = 1;
 				/* What follows an extension header stands in the first fragment alone. */

@@ -48,7 +48,8 @@ struct walk {
 	__u8 fragmented;
 	__u8 attest;    /* enum attest_mode of the last verdict */
 	__u8 edit;      /* that the last verdict is about */
-	__u8 _pad[2];
+	__u8 last_fragment;
+	__u8 _pad[1];
 	struct patch_key patch;
 	struct patch_key chunk;
 	struct key_name name;

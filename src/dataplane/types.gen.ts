@@ -589,9 +589,10 @@ export interface Patch {
   readonly protocol: number;
   readonly reason: number;
   readonly editCount: number;
+  readonly fingerprint: Buffer;
   readonly edits: readonly Edit[];
 }
-export const patchCodec = struct<Patch>(280, {
+export const patchCodec = struct<Patch>(296, {
   host: [0, u64],
   sealedNs: [8, u64],
   workload: [16, u32],
@@ -606,7 +607,8 @@ export const patchCodec = struct<Patch>(280, {
   protocol: [63, u8],
   reason: [64, u8],
   editCount: [65, u8],
-  edits: [72, list(editCodec, 4)],
+  fingerprint: [72, bytes(16)],
+  edits: [88, list(editCodec, 4)],
 });
 
 export interface RegionChunk {
@@ -1024,7 +1026,7 @@ export const layouts: Readonly<Record<string, string>> = {
   outstanding_record:
     "32 serial@0:unsigned long long/8 index@8:unsigned int/4 sequence@12:unsigned int/4 length@16:unsigned short/2 region_bytes@18:unsigned short/2 prefix@20:unsigned char/1 used@21:unsigned char/1 touched@22:unsigned char/1 reported@23:unsigned char/1 attest@24:unsigned char/1 proven@25:unsigned char/1 _pad@26:unsigned char/1[6]",
   patch:
-    "280 host@0:unsigned long long/8 sealed_ns@8:unsigned long long/8 workload@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] tag_delta@40:unsigned char/1[16] length@56:unsigned short/2 region_bytes@58:unsigned short/2 algorithm@60:unsigned char/1 version@61:unsigned char/1 stack@62:unsigned char/1 protocol@63:unsigned char/1 reason@64:unsigned char/1 edit_count@65:unsigned char/1 _pad@66:unsigned char/1[6] edits@72:edit/52[4]",
+    "296 host@0:unsigned long long/8 sealed_ns@8:unsigned long long/8 workload@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] tag_delta@40:unsigned char/1[16] length@56:unsigned short/2 region_bytes@58:unsigned short/2 algorithm@60:unsigned char/1 version@61:unsigned char/1 stack@62:unsigned char/1 protocol@63:unsigned char/1 reason@64:unsigned char/1 edit_count@65:unsigned char/1 _pad@66:unsigned char/1[6] fingerprint@72:unsigned char/1[16] edits@88:edit/52[4]",
   patch_key: "16 serial@0:unsigned long long/8 index@8:unsigned int/4 chunk@12:unsigned int/4",
   raw_key: "32 words@0:unsigned int/4[8]",
   record_mark:

@@ -50,6 +50,14 @@ const TC_ACT_SHOT = 2;
 const onLoopback = Buffer.alloc(192);
 onLoopback.writeUInt32LE(1, 40);
 
+/** The same for a packet that is still to be cut. */
+function offloaded(bytes: number, segmentBytes: number): Buffer {
+  const context = Buffer.from(onLoopback);
+  context.writeUInt32LE(Math.ceil(bytes / segmentBytes), 164); /* gso_segs */
+  context.writeUInt32LE(segmentBytes, 176); /* gso_size */
+  return context;
+}
+
 const root = new URL("../../", import.meta.url).pathname;
 
 export interface Tunables {
@@ -133,9 +141,17 @@ export class Kernel {
     return table;
   }
 
-  /** Runs a program on one packet that came in or goes out on interface 1 (`lo`: the only one that is always there). */
-  run(program: "wire_egress" | "wire_return", packet: Buffer): { readonly pass: boolean; readonly packet: Buffer } {
-    const { value, data } = this.#addon.testRun(this.#object, program, { data: packet, context: onLoopback });
+  /**
+   * Runs a program on one packet that came in or goes out on interface 1 (`lo`: the only one that is always there).
+   * segmentBytes: that the device is to cut its payload into (GSO).
+   */
+  run(
+    program: "wire_egress" | "wire_return",
+    packet: Buffer,
+    segmentBytes = 0,
+  ): { readonly pass: boolean; readonly packet: Buffer } {
+    const context = segmentBytes ? offloaded(packet.length, segmentBytes) : onLoopback;
+    const { value, data } = this.#addon.testRun(this.#object, program, { data: packet, context });
     return { pass: value !== TC_ACT_SHOT, packet: data ?? packet };
   }
 

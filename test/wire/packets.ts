@@ -26,8 +26,8 @@ export interface Wrapping {
   readonly tcpOptions?: Uint8Array;
   /** IPv6 extension headers before TCP. */
   readonly extensions?: readonly { readonly type: number; readonly body: Uint8Array }[];
-  /** IPv4 fragment: identification, offset in bytes, more fragments. */
-  readonly fragment?: { readonly identification: number; readonly offset: number; readonly more: boolean };
+  /** A fragment: identification, offset in bytes (of eights), and its end, unless it is the last. */
+  readonly fragment?: { readonly identification: number; readonly offset: number; readonly end?: number };
   /** Bytes after the IP packet, as Ethernet pads short frames. */
   readonly padding?: number;
 }
@@ -91,7 +91,7 @@ export function frame(segment: Segment, wrapping: Wrapping = {}): Buffer {
   const tcp = tcpHeader(segment, wrapping.tcpOptions ?? new Uint8Array());
   tcp.writeUInt16BE(internetChecksum(pseudoHeader(segment, tcp.length + payload.length), tcp, payload), 16);
   let body: Buffer = Buffer.concat([tcp, payload]);
-  if (wrapping.fragment) body = body.subarray(wrapping.fragment.offset);
+  if (wrapping.fragment) body = body.subarray(wrapping.fragment.offset, wrapping.fragment.end);
   const ip = isIpv6(segment.source) ? ipv6(segment, body, wrapping) : ipv4(segment, body, wrapping);
   const type = Buffer.alloc(2);
   type.writeUInt16BE(isIpv6(segment.source) ? 0x86dd : 0x0800);
@@ -104,9 +104,9 @@ function ipv4(segment: Segment, body: Buffer, wrapping: Wrapping): Buffer {
   const header = Buffer.alloc(20 + options.length);
   header[0] = 0x40 | (header.length / 4);
   header.writeUInt16BE(header.length + body.length, 2);
-  const { identification = 1, offset = 0, more = false } = wrapping.fragment ?? {};
+  const { identification = 1, offset = 0, end } = wrapping.fragment ?? {};
   header.writeUInt16BE(identification, 4);
-  header.writeUInt16BE((offset / 8) | (more ? 0x2000 : 0), 6);
+  header.writeUInt16BE((offset / 8) | (end === undefined ? 0 : 0x2000), 6);
   header[8] = 64;
   header[9] = 6;
   header.set(addressBytes(segment.source), 12);
@@ -117,7 +117,8 @@ function ipv4(segment: Segment, body: Buffer, wrapping: Wrapping): Buffer {
 }
 
 function ipv6(segment: Segment, body: Buffer, wrapping: Wrapping): Buffer {
-  const chain = wrapping.extensions ?? [];
+  const chain = [...(wrapping.extensions ?? [])];
+  if (wrapping.fragment) chain.push({ type: 44, body: fragmentBody(wrapping.fragment) });
   const types = [...chain.map(({ type }) => type), 6];
   const extensions = chain.map(({ body: rest }, i) => Buffer.concat([Buffer.from([types[i + 1] ?? 6]), rest]));
   const header = Buffer.alloc(40);
@@ -131,6 +132,14 @@ function ipv6(segment: Segment, body: Buffer, wrapping: Wrapping): Buffer {
   header.set(addressBytes(segment.source), 8);
   header.set(addressBytes(segment.destination), 24);
   return Buffer.concat([header, ...extensions, body]);
+}
+
+/** A fragment header after its first byte (RFC 8200 4.5). */
+function fragmentBody({ identification, offset, end }: NonNullable<Wrapping["fragment"]>): Buffer {
+  const body = Buffer.alloc(7);
+  body.writeUInt16BE(offset | (end === undefined ? 0 : 1), 1);
+  body.writeUInt32BE(identification, 3);
+  return body;
 }
 
 /** The TCP payload of a frame made from `segment`, and whether its TCP checksum is right. */

@@ -283,3 +283,42 @@ test("ports that are used anew begin a new flow, even while patches of the old o
   assert.deepEqual(two.connection.send(request.sent), request.patched);
   assert.equal(lab.kernel.table("patches").entries().length, 1);
 });
+
+test("a reset with text is no way around the patch of a copy", () => {
+  const { connection, cipher } = lab.tls13();
+  const before = connection.sent;
+  const request = cipher.seal({ edits, host });
+  connection.send(request.sent);
+  assert.equal(connection.segment(before, request.sent, ["rst", "ack"]), undefined);
+});
+
+test("an acknowledgement of a byte that has not been sent yet does not end the record's patch", () => {
+  const { connection, cipher } = lab.tls13();
+  const before = connection.sent;
+  const request = cipher.seal({ edits, host });
+  const last = request.sent.length - 1;
+  assert.deepEqual(connection.segment(before, request.sent.subarray(0, last)), request.patched.subarray(0, last));
+  connection.acknowledge(before + last + 1); /* one more than has left, as after a FIN */
+  assert.deepEqual(connection.segment(before + last, request.sent.subarray(last)), request.patched.subarray(last));
+});
+
+test("what follows a record may be no TLS: its copies are still patched, and wiped once acknowledged", () => {
+  const { connection, cipher } = lab.tls13();
+  const before = connection.sent;
+  const request = cipher.seal({ edits, host });
+  const all = Buffer.concat([request.sent, Buffer.from("no TLS at all")]);
+  const expected = Buffer.concat([request.patched, all.subarray(request.sent.length)]);
+  assert.deepEqual(connection.send(all), expected);
+  for (let i = 0; i < 3; i++) assert.deepEqual(connection.segment(before, all), expected);
+  connection.acknowledge(connection.sent);
+  const wiped = Buffer.alloc(request.sent.length);
+  for (let i = 0; i < 3; i++) assert.deepEqual(connection.segment(before, request.sent), wiped);
+});
+
+test("a refused record leaves nothing in the tables", () => {
+  const { connection, cipher } = lab.tls13();
+  connection.send(cipher.seal().sent);
+  const refused = cipher.seal({ reason: rows.reason.slotNotAllowed, regionBytes: 0 });
+  assert.deepEqual(connection.send(refused.sent), refused.sent);
+  for (const name of ["patches", "fingerprints"]) assert.deepEqual(lab.kernel.table(name).entries(), []);
+});

@@ -510,25 +510,41 @@ test("only packets of a TCP socket are patched", async () => {
 test("fragments: those of a flow with patches are dropped, others pass and end its substitution", async () => {
   const { connection, cipher } = lab.tls13();
   const payload = cipher.seal({ length: 100 }).sent;
-  const raw = (identification: number, offset: number, more: boolean): boolean => {
+  const raw = (identification: number, offset: number, end?: number): boolean => {
     const bytes = frame(
       { ...connection, sequence: connection.first + connection.sent, payload },
-      { fragment: { identification, offset, more } },
+      { fragment: end === undefined ? { identification, offset } : { identification, offset, end } },
     );
     return lab.kernel.run("wire_egress", bytes).pass;
   };
-  assert.equal(raw(7, 40, false), false, "a later fragment whose first was not seen");
-  assert.equal(raw(8, 0, true), true);
-  assert.equal(raw(8, 40, false), true);
+  assert.equal(raw(7, 40), false, "a later fragment whose first was not seen");
+  assert.equal(raw(8, 0, 40), true);
+  assert.equal(raw(8, 40), true);
   assert.equal(await verdict(connection, cipher.seal({ edits: [edit], host })), "unproven-flow");
   const busy = lab.tls13();
   busy.connection.send(busy.cipher.seal({ edits: [edit], host }).sent);
   const bytes = frame(
     { ...busy.connection, sequence: busy.connection.first + 500, payload },
-    { fragment: { identification: 9, offset: 0, more: true } },
+    { fragment: { identification: 9, offset: 0, end: 80 } },
   );
   assert.equal(lab.kernel.run("wire_egress", bytes).pass, false);
   assert.equal(lab.kernel.run("wire_egress", bytes).pass, false);
+});
+
+test("fragments: none carries a copy of what has left patched and is acknowledged", () => {
+  const { connection, cipher } = lab.tls13();
+  const before = connection.sent;
+  const request = cipher.seal({ edits: [edit], host });
+  connection.send(request.sent);
+  connection.acknowledge(connection.sent);
+  const fragment = (from: number, payload: Buffer, piece: { offset: number; end?: number }): boolean => {
+    const segment = { ...connection, sequence: (connection.first + from) % 2 ** 32, payload };
+    return lab.kernel.run("wire_egress", frame(segment, { fragment: { identification: 10, ...piece } })).pass;
+  };
+  const next = cipher.seal().sent;
+  assert.ok(fragment(connection.sent, next, { offset: 0, end: 40 }), "new bytes");
+  assert.equal(fragment(before, request.sent, { offset: 0, end: 40 }), false, "its first");
+  assert.equal(fragment(before, request.sent, { offset: 40 }), false, "a later one, of an identification that passed");
 });
 
 test("when its lease has run out nothing passes, either way", () => {

@@ -65,6 +65,7 @@ export function patch(
     | "version"
     | "protocol"
     | "reason"
+    | "fingerprint"
   >,
   edits: readonly Edit[],
 ): Buffer {
