@@ -43,6 +43,7 @@ enum flow_flag {
 	flow_may_rebind = 8,     /* the last record was a KeyUpdate between two requests */
 	flow_has_freed = 16,     /* `freed` is valid */
 	flow_early_data = 32,    /* a ClientHello offers TLS 1.3 early data */
+	flow_answered = 64,      /* the peer has accepted this very SYN */
 };
 
 struct flow {

@@ -84,12 +84,29 @@ static __always_inline bool flow_open(struct walk *walk, struct flow *flow)
 
 	/* A SYN that is sent again. */
 	if (flow && flow->state == flow_tracked && flow->next == walk->sequence && !flow->carry_have &&
-	    !(flow->flags & ~flow_ipv4))
+	    !(flow->flags & ~(flow_ipv4 | flow_answered)))
 		return true;
 	/* A SYN out of nowhere would make us forget what must not pass unpatched. */
 	if (flow && flow->outstanding && closed)
 		return false;
 	return flow_restart(walk, flow, flow_tracked, closed);
+}
+
+/*
+ * The peer answers a SYN: with an acknowledgement alone if to it the old connection lives on (RFC 5961 4). What came
+ * from the workload itself is no answer. false: drop.
+ */
+static __always_inline bool flow_answer(struct __sk_buff *skb, struct flow *flow, const struct walk *walk)
+{
+	if (skb->ingress_ifindex == skb->ifindex)
+		return true;
+	if (!flow_lock(flow))
+		return false;
+	/* More than the SYN itself has been acknowledged if it carried data. */
+	if (flow->next - walk->acknowledged <= 0xffff)
+		flow->flags |= flow_answered;
+	flow_unlock(flow);
+	return true;
 }
 
 struct wipe {
@@ -174,6 +191,9 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 		if (!flow->closed)
 			flow->closed = reason_unproven_flow;
 	}
+	/* Most receivers take an urgent byte out of the stream (RFC 6093 2.2): what they read is not what we follow. */
+	if ((walk->tcp_flags & tcp_urgent) && !flow->closed)
+		flow->closed = reason_unproven_flow;
 	if (flow_is_stale(flow, walk) && !flow_wipe_stale(skb, flow))
 		return false;
 	if (flow->state == flow_loose && flow->outstanding) {

@@ -8,7 +8,7 @@ enum packet_kind {
 	packet_other = 0, /* no TCP that we understand: passed as it is */
 	packet_tcp = 1,
 	packet_rest = 2, /* TCP, but a later fragment */
-	packet_broken = 3, /* TCP, but its header is cut */
+	packet_broken = 3, /* TCP, but its header is cut; or what a receiver would find in it we do not */
 };
 
 enum {
@@ -16,9 +16,12 @@ enum {
 	k_ipv4_more_fragments = 0x2000,
 	k_ipv4_fragment_offset = 0x1fff,
 	k_ipv6_headers_max = 6,
+	k_vlan_tags_max = 2, /* in the frame, beside the one that the device has taken into skb->vlan_tci */
 };
 
 enum ether_type { ether_ipv4 = 0x0800, ether_ipv6 = 0x86dd, ether_vlan = 0x8100, ether_qinq = 0x88a8 };
+
+enum { k_socket_stream = 1 }; /* SOCK_STREAM of include/linux/net.h */
 
 enum next_header { next_hop = 0, next_tcp = 6, next_routing = 43, next_fragment = 44, next_destination = 60 };
 
@@ -70,7 +73,10 @@ static __always_inline int packet_ipv4(struct __sk_buff *skb, struct walk *walk,
 	return packet_tcp;
 }
 
-/* The same for IPv6, through the extension headers that may stand before TCP (RFC 8200 4). */
+/*
+ * The same for IPv6, through the extension headers that may stand before TCP (RFC 8200 4). Linux reads on through any
+ * number of them: where we do not there may be a segment that a flow does not know of, and proof 3 has a gap.
+ */
 static __always_inline int packet_ipv6(struct __sk_buff *skb, struct walk *walk, __u32 at)
 {
 	__u8 header[40];
@@ -95,7 +101,7 @@ static __always_inline int packet_ipv6(struct __sk_buff *skb, struct walk *walk,
 		if (next != next_hop && next != next_routing && next != next_fragment && next != next_destination)
 			return packet_other;
 		if (bpf_skb_load_bytes(skb, at, header, 8))
-			return packet_other;
+			return packet_broken;
 		if (next == next_fragment) {
 			walk->fragment.identification = big_endian_32(header + 4);
 			walk->last_fragment = !(header[3] & 1);
@@ -113,7 +119,7 @@ static __always_inline int packet_ipv6(struct __sk_buff *skb, struct walk *walk,
 		}
 		next = header[0];
 	}
-	return packet_other;
+	return packet_broken;
 }
 
 /* Fills all of `walk` that comes from the headers but for key.workload. egress: from the workload. */
@@ -131,7 +137,7 @@ static __always_inline int packet_parse(struct __sk_buff *skb, struct walk *walk
 		return packet_other;
 	type = big_endian_16(bytes);
 	/* Tags that the device did not take into skb->vlan_tci. */
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < k_vlan_tags_max; i++) {
 		if (type != ether_vlan && type != ether_qinq)
 			break;
 		if (bpf_skb_load_bytes(skb, at + 2, bytes, 2))
@@ -139,6 +145,9 @@ static __always_inline int packet_parse(struct __sk_buff *skb, struct walk *walk
 		type = big_endian_16(bytes);
 		at += 4;
 	}
+	/* Linux takes off any number of tags with VLAN 0. */
+	if (type == ether_vlan || type == ether_qinq)
+		return packet_broken;
 	if (type == ether_ipv4)
 		kind = packet_ipv4(skb, walk, at);
 	else if (type == ether_ipv6)
@@ -167,7 +176,8 @@ static __always_inline int packet_parse(struct __sk_buff *skb, struct walk *walk
 /*
  * Was this packet made by the TCP socket that its ports name? With CAP_NET_RAW a workload makes packets of its own: one
  * record for us, another, at the same sequence numbers, for the server. skb->sk survives the way over a veth; it does
- * not survive forwarding inside the workload.
+ * not survive forwarding inside the workload. A raw socket for TCP has that protocol, and as its port the protocol's
+ * number, which may be a connection's port too: only its type tells.
  */
 static __always_inline bool packet_from_socket(struct __sk_buff *skb, const struct walk *walk)
 {
@@ -178,6 +188,6 @@ static __always_inline bool packet_from_socket(struct __sk_buff *skb, const stru
 	if (!socket)
 		return false;
 	socket = bpf_sk_fullsock(socket);
-	return socket && socket->protocol == next_tcp && socket->src_port == walk->key.source_port &&
+	return socket && socket->type == k_socket_stream && socket->protocol == next_tcp && socket->src_port == walk->key.source_port &&
 	       bpf_ntohs(socket->dst_port) == walk->key.destination_port;
 }

@@ -167,6 +167,12 @@ static __always_inline bool record_may_bind(const struct flow *flow, const struc
 	if (!(flow->flags & flow_hello_seen))
 		return false;
 	/*
+	 * Proof 3: the peer has begun anew as well. A workload can end a connection so that only we hear of it (a reset
+	 * whose TTL ends on this host), and go on with it from a new socket of the same port.
+	 */
+	if (!(flow->flags & flow_answered))
+		return false;
+	/*
 	 * Proof 3: nothing under this key precedes. TLS 1.3: exactly one encrypted record, the Finished, under another
 	 * key; a handshake message in the clear other than ClientHello would be TLS 1.2, where the same text under
 	 * ChaCha20-Poly1305 could follow records that nobody heard. A client certificate comes in records of its own

@@ -26,7 +26,7 @@ enum walk_flag {
 	walk_marked = 32, /* the record at hand is in its key's ring as it stands on the wire */
 };
 
-enum tcp_flag { tcp_fin = 1, tcp_syn = 2, tcp_rst = 4, tcp_ack = 16 };
+enum tcp_flag { tcp_fin = 1, tcp_syn = 2, tcp_rst = 4, tcp_ack = 16, tcp_urgent = 32 };
 
 struct walk {
 	struct flow_key key;

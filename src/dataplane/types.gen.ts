@@ -274,6 +274,7 @@ export const flowFlag = {
   mayRebind: 8,
   hasFreed: 16,
   earlyData: 32,
+  answered: 64,
 } as const;
 export type FlowFlag = (typeof flowFlag)[keyof typeof flowFlag];
 export const flowFlagNames: Readonly<Record<number, string>> = {
@@ -283,6 +284,7 @@ export const flowFlagNames: Readonly<Record<number, string>> = {
   8: "may-rebind",
   16: "has-freed",
   32: "early-data",
+  64: "answered",
 };
 
 export const markFlag = {

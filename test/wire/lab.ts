@@ -125,8 +125,10 @@ export class Connection {
     this.first = ((options.sequence ?? randomInt(2 ** 32)) + 1) % 2 ** 32;
   }
 
+  /** The workload's SYN, and the peer's answer to it. */
   syn(): void {
     this.segment(-1, new Uint8Array(), ["syn"]);
+    this.acknowledge(0, ["syn", "ack"]);
   }
 
   /** Sends the next bytes as one segment. */

@@ -14,7 +14,7 @@ export interface Segment extends Ends {
   readonly payload?: Uint8Array;
 }
 
-export type TcpFlag = "fin" | "syn" | "rst" | "psh" | "ack";
+export type TcpFlag = "fin" | "syn" | "rst" | "psh" | "ack" | "urg";
 
 /** How the segment is wrapped. */
 export interface Wrapping {
@@ -32,7 +32,7 @@ export interface Wrapping {
   readonly padding?: number;
 }
 
-const flagBits: Readonly<Record<TcpFlag, number>> = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16 };
+const flagBits: Readonly<Record<TcpFlag, number>> = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32 };
 
 /** Internet checksum (RFC 1071) over the parts, each of which starts on an even byte. */
 export function internetChecksum(...parts: readonly Uint8Array[]): number {
