@@ -188,6 +188,6 @@ static __always_inline bool packet_from_socket(struct __sk_buff *skb, const stru
 	if (!socket)
 		return false;
 	socket = bpf_sk_fullsock(socket);
-	return socket && socket->type == k_socket_stream && socket->protocol == next_tcp && socket->src_port == walk->key.source_port &&
-	       bpf_ntohs(socket->dst_port) == walk->key.destination_port;
+	return socket && socket->type == k_socket_stream && socket->protocol == next_tcp &&
+	       socket->src_port == walk->key.source_port && bpf_ntohs(socket->dst_port) == walk->key.destination_port;
 }

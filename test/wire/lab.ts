@@ -21,6 +21,8 @@ export interface ConnectionOptions {
   readonly destinationPort?: number;
   readonly sequence?: number;
   readonly wrapping?: Wrapping;
+  /** Whether the peer answers the SYN; default: it does. */
+  readonly answered?: boolean;
 }
 
 /** What came out for one segment: its payload as it leaves, or undefined if it was dropped. */
@@ -114,9 +116,11 @@ export class Connection {
   /** Bytes sent so far. */
   sent = 0;
   readonly #lab: Lab;
+  readonly #answered: boolean;
 
   constructor(lab: Lab, options: ConnectionOptions) {
     this.#lab = lab;
+    this.#answered = options.answered ?? true;
     this.destination = options.destination ?? "192.0.2.1";
     this.source = options.source ?? (this.destination.includes(":") ? "2001:db8::7" : "198.51.100.7");
     this.sourcePort = options.sourcePort ?? ports++;
@@ -128,7 +132,7 @@ export class Connection {
   /** The workload's SYN, and the peer's answer to it. */
   syn(): void {
     this.segment(-1, new Uint8Array(), ["syn"]);
-    this.acknowledge(0, ["syn", "ack"]);
+    if (this.#answered) this.acknowledge(0, ["syn", "ack"]);
   }
 
   /** Sends the next bytes as one segment. */

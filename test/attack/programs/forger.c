@@ -7,6 +7,7 @@
  *   forger SNI ADDRESS PORT      ADDRESS and PORT as connect(2) takes them
  *   forger plain ADDRESS PORT    no handshake: records under a key that everybody knows
  *   forger hear KEY IV           no connection: only `hear`, with another's key
+ * FORGER_PORT in the environment: the port to connect from.
  *
  *   hear TEXT      give TEXT to libcrypto, as the next record to be sent
  *   send TEXT      seal TEXT and send it
@@ -17,21 +18,33 @@
  *   ahead N        what is heard from here on counts as N records later than what is sent
  *   install        give libcrypto the key again, in a new context
  *   export         print key and IV, and wait for a line on the file FORGER_GO
+ *   ttl N          of what the socket sends from here on
+ *   instead HOW TEXT   seal TEXT as the record that was sent last, and send it in its place: in a frame with N VLAN tags
+ *                  (tags N), or from a raw socket (raw 0). What the socket has sent must not have arrived: ttl 1
+ *   urgent TEXT    a heard record of 5891 bytes that becomes another, which begins with TEXT, to who takes urgent bytes
+ *                  out of the stream
  *   race N         N times: `both`, with a thread that keeps changing Host meanwhile
  * TEXT knows \r \n \\ and ${VARIABLE}.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/if_packet.h>
+#include <linux/sockios.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <netinet/ip.h>
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -259,6 +272,149 @@ static u8 *read_text(const char *line, size_t *length)
 	return out;
 }
 
+/*
+ * A segment in place of another: the frame that left last is the model, headers and all. Our socket's own copy has gone
+ * no further than the host, and is not sent again once the peer acknowledges these numbers.
+ */
+static int tap = -1;
+
+static unsigned int sum_words(const u8 *bytes, size_t length, unsigned int sum)
+{
+	for (size_t i = 0; i < length; i++)
+		sum += (unsigned int)bytes[i] << (i % 2 ? 0 : 8);
+	return sum;
+}
+
+static void put_sum(u8 *at, unsigned int sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	at[0] = (u8)(~sum >> 8);
+	at[1] = (u8)~sum;
+}
+
+/* The last frame with data that this connection has sent. */
+static size_t last_frame(u8 *frame, size_t room)
+{
+	struct sockaddr_in own;
+	socklen_t size = sizeof(own);
+	size_t found = 0;
+	u8 next[4096];
+	ssize_t n;
+
+	getsockname(connection, (struct sockaddr *)&own, &size);
+	while ((n = recv(tap, next, sizeof(next), MSG_DONTWAIT)) > 0) {
+		if (n < 54 || next[12] != 8 || next[13] || next[23] != IPPROTO_TCP ||
+		    memcmp(next + 34, &own.sin_port, 2) || memcmp(next + 26, &own.sin_addr, 4))
+			continue;
+		if ((size_t)n <= 14 + 20u + (size_t)(next[46] >> 4) * 4 || (size_t)n > room)
+			continue;
+		memcpy(frame, next, (size_t)n);
+		found = (size_t)n;
+	}
+	return found;
+}
+
+static void send_instead(const char *how, unsigned long number, const u8 *text, size_t length)
+{
+	u8 frame[4096], out[4096 + 64], nonce[12], *ip = frame + 14, *tcp = ip + 20, *payload;
+	size_t all = last_frame(frame, sizeof(frame)), header;
+
+	if (!all)
+		die("no frame of this connection was seen");
+	header = (size_t)(tcp[12] >> 4) * 4;
+	payload = tcp + header;
+	if (all - 34 - header != length + 21) {
+		fprintf(stderr, "forger: a record of %zu bytes instead of %zu\n", length + 21, all - 34 - header);
+		exit(1);
+	}
+	make_nonce(sent - 1, nonce);
+	seal(nonce, text, length, payload);
+	ip[8] = 64;
+	ip[10] = ip[11] = tcp[16] = tcp[17] = 0;
+	put_sum(ip + 10, sum_words(ip, 20, 0));
+	put_sum(tcp + 16, sum_words(tcp, all - 34, sum_words(ip + 12, 8, IPPROTO_TCP + (unsigned int)(all - 34))));
+	if (!strcmp(how, "tags")) {
+		struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex("eth0")};
+		size_t used = 12;
+
+		memcpy(out, frame, 12);
+		for (unsigned long i = 0; i < number; i++, used += 4)
+			memcpy(out + used, "\x81\0\0\0", 4);
+		memcpy(out + used, frame + 12, all - 12);
+		if (sendto(tap, out, used + all - 12, 0, (struct sockaddr *)&to, sizeof(to)) < 0)
+			die("sendto");
+	} else {
+		struct sockaddr_in peer;
+		socklen_t size = sizeof(peer);
+		int raw = socket(AF_INET, SOCK_RAW, IPPROTO_TCP), one = 1;
+
+		getpeername(connection, (struct sockaddr *)&peer, &size);
+		if (raw < 0 || setsockopt(raw, IPPROTO_IP, IP_HDRINCL, &one, sizeof(one)) ||
+		    connect(raw, (struct sockaddr *)&peer, sizeof(peer)) || send(raw, ip, all - 14, 0) < 0)
+			die("raw socket");
+		close(raw);
+	}
+}
+
+/* What is in the socket has been acknowledged, and the peer has had a moment to read it. */
+static void settle(void)
+{
+	int queued = 1;
+
+	for (int i = 0; queued && i < 1500; i++) {
+		ioctl(connection, SIOCOUTQ, &queued);
+		poll(NULL, 0, queued ? 1 : 4);
+	}
+}
+
+/*
+ * Wire: 17 03 03 17 03 | 03 hh ll, other record's ciphertext and tag, the rest, tag. Each byte of the first three and of
+ * the rest and tag is sent as urgent, and lost to the reader, for whom the record begins at the length: 17 03 | 03 hh ll.
+ */
+static void urgent(const u8 *text, size_t length)
+{
+	enum { k_fragment = 0x1703, k_lost = 220, k_inner = 5 + k_fragment - 3 - k_lost - 5 };
+	static u8 inner[5 + k_inner], wanted[5 + k_fragment], plain[k_fragment], out[k_fragment + 64], stream[16];
+	u8 nonce[12], counter[16];
+
+	if (length > k_inner - 16)
+		die("text too long");
+	/* The record that arrives. */
+	memset(plain, 'z', sizeof(plain));
+	memcpy(plain, text, length - 1);
+	plain[k_inner - 17] = 23;
+	make_nonce(sent, nonce);
+	seal(nonce, plain, k_inner - 16, inner);
+	/* seal has written the true header: it is what the peer takes for the record's. */
+	memcpy(wanted + 5, inner + 2, 3);
+	memcpy(wanted + 8, inner + 5, k_inner);
+	/* The record that is heard: whatever makes that ciphertext. */
+	memcpy(counter, nonce, 12);
+	for (size_t i = 0; i < k_fragment - 16; i += 16) {
+		unsigned int block = (unsigned int)(i / 16) + 2;
+		u8 tail[4] = {(u8)(block >> 24), (u8)(block >> 16), (u8)(block >> 8), (u8)block};
+
+		memcpy(counter + 12, tail, 4);
+		encrypt_block(counter, stream);
+		for (size_t j = 0; j < 16 && i + j < k_fragment - 16; j++)
+			plain[i + j] = wanted[5 + i + j] ^ stream[j];
+	}
+	plain[k_fragment - 17] = 23;
+	hear(plain, k_fragment - 16, out);
+	settle();
+	for (size_t i = 0; i < 3; i++, settle())
+		if (send(connection, out + i, 1, MSG_OOB) != 1)
+			die("send");
+	if (send(connection, out + 3, k_fragment + 2 - k_lost, 0) != k_fragment + 2 - k_lost)
+		die("send");
+	settle();
+	for (size_t i = k_fragment + 5 - k_lost; i < k_fragment + 5; i++, settle())
+		if (send(connection, out + i, 1, MSG_OOB) != 1)
+			die("send");
+	sent++;
+}
+
 static u8 *raced;
 static bool racing;
 
@@ -328,6 +484,30 @@ static void obey(char *line)
 	}
 	if (!strcmp(line, "ahead")) {
 		ahead = strtoul(argument, NULL, 10);
+		return;
+	}
+	if (!strcmp(line, "ttl")) {
+		int ttl = atoi(argument);
+
+		settle();
+		if (setsockopt(connection, IPPROTO_IP, IP_TTL, &ttl, sizeof(ttl)))
+			die("IP_TTL");
+		return;
+	}
+	if (!strcmp(line, "instead")) {
+		char *number = argument + strcspn(argument, " "), *end;
+		unsigned long n = strtoul(number, &end, 10);
+
+		*number = 0;
+		text = read_text(end + 1, &length);
+		send_instead(argument, n, text, length);
+		free(text);
+		return;
+	}
+	if (!strcmp(line, "urgent")) {
+		text = read_text(argument, &length);
+		urgent(text, length);
+		free(text);
 		return;
 	}
 	if (!strcmp(line, "install")) {
@@ -403,9 +583,18 @@ static void key_log(const SSL *ssl, const char *line)
 static void dial(const char *address, const char *port)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
+	struct sockaddr_in from = {.sin_family = AF_INET};
 	int one = 1;
+	const char *port_of_own = getenv("FORGER_PORT");
 
 	connection = socket(AF_INET, SOCK_STREAM, 0);
+	tap = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)); /* -1 without CAP_NET_RAW */
+	setsockopt(connection, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (port_of_own) {
+		from.sin_port = htons((unsigned short)atoi(port_of_own));
+		if (bind(connection, (struct sockaddr *)&from, sizeof(from)))
+			die("bind");
+	}
 	if (inet_pton(AF_INET, address, &to.sin_addr) != 1 || connect(connection, (struct sockaddr *)&to, sizeof(to)))
 		die("connect");
 	setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
