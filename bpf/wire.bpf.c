@@ -183,8 +183,8 @@ int wire_return(struct __sk_buff *skb)
 	/* Only a hint for the sweep: a reset that the workload's stack refuses ends nothing. */
 	if (walk->tcp_flags & (tcp_fin | tcp_rst))
 		flow->closing = 1;
-	if (walk->tcp_flags & tcp_syn)
-		return !(walk->tcp_flags & tcp_ack) || flow_answer(skb, flow, walk) ? wire_pass : wire_drop;
+	if ((walk->tcp_flags & tcp_syn) && (walk->tcp_flags & tcp_ack) && !flow_answer(skb, flow, walk))
+		return wire_drop;
 	if (!flow->outstanding || !(walk->tcp_flags & tcp_ack))
 		return wire_pass;
 	/* Without the lock: the next acknowledgement covers this one. */

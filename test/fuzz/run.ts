@@ -338,6 +338,7 @@ class Line {
 
   #syn(early: number): void {
     this.#send(0, early, { flags: ["syn"] });
+    this.#acknowledge(early, ["syn", "ack"]); // without it nothing is substituted
   }
 
   #send(
