@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ring buffers: what the kernel has written wakes the event loop, and JavaScript gets it in batches. */
+/*
+ * Ring buffers: what the kernel has written wakes the event loop, and JavaScript gets it in batches. After a batch the
+ * loop is left alone for a while and what has come by then is taken together: a busy connection reports each request,
+ * and to be woken by each would cost more than all else that is done for it. The first after a quiet time comes at once.
+ */
 #include "addon.h"
 
 #include <errno.h>
@@ -9,10 +13,11 @@
 #include <uv.h>
 
 /* Of one turn of the event loop, so that a flood of events does not stop everything else. */
-enum { k_batch_samples = 512 };
+enum { k_batch_samples = 512, k_rest_milliseconds = 10 };
 
 struct ring_handle {
 	uv_poll_t poll;
+	uv_timer_t rest;
 	napi_env env;
 	napi_ref handler;
 	napi_async_context context;
@@ -20,22 +25,23 @@ struct ring_handle {
 	struct ring_buffer *ring; /* NULL: closed */
 	napi_value batch;         /* only while consuming */
 	uint32_t count;
-	bool polling;   /* the uv handle is open */
+	int open;       /* uv handles */
 	bool collected; /* JavaScript has let go of us */
 };
 
 static void ring_freed(struct ring_handle *ring)
 {
-	if (ring->polling || !ring->collected)
+	if (ring->open || !ring->collected)
 		return;
 	free(ring);
 }
 
-static void poll_closed(uv_handle_t *poll)
+static void handle_closed(uv_handle_t *handle)
 {
-	struct ring_handle *ring = poll->data;
+	struct ring_handle *ring = handle->data;
 
-	ring->polling = false;
+	if (--ring->open)
+		return;
 	if (ring->cleanup)
 		napi_remove_async_cleanup_hook(ring->cleanup);
 	ring->cleanup = NULL;
@@ -46,9 +52,9 @@ static void ring_release(struct ring_handle *ring)
 {
 	if (!ring->ring)
 		return;
-	if (ring->polling) {
-		uv_poll_stop(&ring->poll);
-		uv_close((uv_handle_t *)&ring->poll, poll_closed);
+	if (ring->open) {
+		uv_close((uv_handle_t *)&ring->poll, handle_closed);
+		uv_close((uv_handle_t *)&ring->rest, handle_closed);
 	}
 	ring_buffer__free(ring->ring);
 	ring->ring = NULL;
@@ -66,7 +72,7 @@ static void ring_cleanup(napi_async_cleanup_hook_handle cleanup, void *data)
 
 	if (ring->ring)
 		ring_release(ring);
-	else if (!ring->polling)
+	else if (!ring->open)
 		napi_remove_async_cleanup_hook(cleanup);
 }
 
@@ -88,29 +94,59 @@ static int ring_sample(void *data, void *sample, size_t bytes)
 	return ring->count >= k_batch_samples ? -ECANCELED : 0;
 }
 
-static void ring_readable(uv_poll_t *poll, int status, int events)
+/* Hands one batch to JavaScript. Returns how many samples it had. */
+static uint32_t ring_consume(struct ring_handle *ring)
 {
-	struct ring_handle *ring = poll->data;
 	napi_env env = ring->env;
 	napi_handle_scope scope;
 	napi_value handler, receiver, exception;
+	uint32_t count;
 	bool failed = false;
 
 	if (!ring->ring || napi_open_handle_scope(env, &scope) != napi_ok)
-		return;
+		return 0;
 	ring->count = 0;
 	napi_create_array(env, &ring->batch);
 	ring_buffer__consume(ring->ring);
-	if (ring->count) {
+	count = ring->count;
+	if (count) {
 		napi_get_reference_value(env, ring->handler, &handler);
 		napi_create_object(env, &receiver);
-		/* The handler may close the ring: nothing of it is touched after this. */
+		/* The handler may close the ring. */
 		napi_make_callback(env, ring->context, receiver, handler, 1, &ring->batch, NULL);
 		napi_is_exception_pending(env, &failed);
 		if (failed && napi_get_and_clear_last_exception(env, &exception) == napi_ok)
 			napi_fatal_exception(env, exception);
 	}
 	napi_close_handle_scope(env, scope);
+	return count;
+}
+
+static void ring_readable(uv_poll_t *poll, int status, int events);
+
+/* The poll is level-triggered: what has come between the last look and its start is seen. */
+static void ring_rested(uv_timer_t *rest)
+{
+	struct ring_handle *ring = rest->data;
+	uint32_t count = ring_consume(ring);
+
+	if (!ring->ring)
+		return;
+	if (count)
+		uv_timer_start(rest, ring_rested, count < k_batch_samples ? k_rest_milliseconds : 0, 0);
+	else
+		uv_poll_start(&ring->poll, UV_READABLE, ring_readable);
+}
+
+static void ring_readable(uv_poll_t *poll, int status, int events)
+{
+	struct ring_handle *ring = poll->data;
+	uint32_t count = ring_consume(ring);
+
+	if (!ring->ring)
+		return;
+	uv_poll_stop(poll);
+	uv_timer_start(&ring->rest, ring_rested, count < k_batch_samples ? k_rest_milliseconds : 0, 0);
 }
 
 /* ringOpen(map, handler: (samples: Buffer[]) => void): handle. Keeps the process alive until closed or unreferenced. */
@@ -154,7 +190,9 @@ static napi_value ring_open(napi_env env, napi_callback_info info)
 		ring_finalize(env, ring, NULL);
 		return throw_errno(env, error, "ring buffer %s", map->name);
 	}
-	ring->polling = true;
+	uv_timer_init(loop, &ring->rest);
+	ring->rest.data = ring;
+	ring->open = 2;
 	uv_poll_start(&ring->poll, UV_READABLE, ring_readable);
 	napi_add_async_cleanup_hook(env, ring_cleanup, ring, &ring->cleanup);
 	result = make_handle(env, handle_ring, ring, ring_finalize);
@@ -174,10 +212,26 @@ static napi_value ring_reference(napi_env env, napi_callback_info info)
 	napi_get_value_bool(env, arguments.at[1], &wanted);
 	if (!ring->ring)
 		return NULL;
-	if (wanted)
+	if (wanted) {
 		uv_ref((uv_handle_t *)&ring->poll);
-	else
+		uv_ref((uv_handle_t *)&ring->rest);
+	} else {
 		uv_unref((uv_handle_t *)&ring->poll);
+		uv_unref((uv_handle_t *)&ring->rest);
+	}
+	return NULL;
+}
+
+/* ringDrain(ring): what the kernel has written by now reaches the handler before this returns */
+static napi_value ring_drain(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments;
+	void *ring;
+
+	if (!arguments_read(env, info, 1, &arguments) || !read_handle(env, arguments.at[0], handle_ring, &ring))
+		return NULL;
+	while (ring_consume(ring) == k_batch_samples)
+		;
 	return NULL;
 }
 
@@ -196,5 +250,6 @@ void ring_exports(napi_env env, napi_value exports)
 {
 	add_function(env, exports, "ringOpen", ring_open);
 	add_function(env, exports, "ringReference", ring_reference);
+	add_function(env, exports, "ringDrain", ring_drain);
 	add_function(env, exports, "ringClose", ring_close);
 }

@@ -35,6 +35,8 @@ export interface AgentOptions {
   readonly dataplane?: Dataplane;
   /** Every outcome, in the order of the kernel's reports. */
   readonly audit: (record: AuditRecord) => void;
+  /** `audit` has no use for what was substituted: no record is made of it. A busy workload makes one for each request. */
+  readonly refusalsOnly?: boolean;
   /** What an operator may want to know: a line each. */
   readonly detail?: (message: string) => void;
   /** Something is amiss, and the agent goes on. */
@@ -62,6 +64,10 @@ export interface ProtectedWorkload extends WorkloadInput {
 const leaseEveryMs = 1000;
 const leaseNs = 5_000_000_000n;
 const sweepEveryMs = 10_000;
+/** Between two notes that a destination is in use. */
+const renewalNs = 1_000_000_000n;
+/** Of which the last note is remembered. */
+const destinationsMax = 1000;
 
 export class Agent {
   readonly #options: AgentOptions;
@@ -73,6 +79,7 @@ export class Agent {
   readonly #workloads = new Map<number, ProtectedWorkload>();
   readonly #leased = new Map<number, number>();
   readonly #putBack = new Map<number, () => void>();
+  readonly #inUse = new Map<string, bigint>();
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #stop = new AbortController();
   #attesting: Promise<void> = Promise.resolve();
@@ -220,8 +227,7 @@ export class Agent {
     await this.#gate?.close();
     this.#stop.abort();
     await this.#attesting;
-    // Events wait in the ring until the event loop has polled it once more.
-    for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    this.#dataplane.drainEvents();
     this.#countLost();
     this.#stopEvents();
     for (const ifindex of [...this.#leased.keys()]) this.detachInterface(ifindex);
@@ -231,9 +237,21 @@ export class Agent {
   #hear(event: Event): void {
     if (event.kind === eventKind.attest) return this.#attest(event);
     if (event.kind === eventKind.exec) return this.hookProcess(event.process);
-    if (event.kind === eventKind.substituted) this.#attest(event); // a verdict in use is renewed before it expires
+    if (event.kind === eventKind.substituted) this.#renew(event);
+    if (event.kind === eventKind.substituted && this.#options.refusalsOnly === true) return;
     const record = recordOf(event, this.#context);
     if (record !== undefined) this.#options.audit(record);
+  }
+
+  /** A verdict in use is renewed before it expires; that it is in use need not be said for each of a thousand requests. */
+  #renew(event: Event): void {
+    const { address, port, host, hostLength, attest, workload, timeNs } = event;
+    const destination = `${address.toString("latin1")} ${port} ${attest} ${workload} ${host.slice(0, hostLength)}`;
+    const last = this.#inUse.get(destination);
+    if (last !== undefined && timeNs - last < renewalNs) return;
+    if (this.#inUse.size >= destinationsMax) this.#inUse.clear();
+    this.#inUse.set(destination, timeNs);
+    this.#attest(event);
   }
 
   #attest({ address, port, host, hostLength, attest, workload }: Event): void {

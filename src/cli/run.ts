@@ -83,6 +83,7 @@ async function protection(secrets: readonly LoadedSecret[], trail: Trail, report
   return protectWith({
     secrets,
     audit: (record) => trail.add(record),
+    refusalsOnly: !trail.keepsAll,
     detail: (message) => report.detail(message),
     warn: (message) => report.warn(message),
   });

@@ -17,6 +17,11 @@ export class Trail {
     this.#writer = file === undefined ? undefined : new AuditWriter(file, { onError: (error) => report.error(error) });
   }
 
+  /** Whether it keeps what went as intended too, which is never told. */
+  get keepsAll(): boolean {
+    return this.#writer !== undefined;
+  }
+
   add(record: AuditRecord): void {
     this.#writer?.write(record);
     const text = noticeOf(record);

@@ -166,7 +166,10 @@ export class Dataplane implements AsyncDisposable {
     return loadNative().tcQuery(ifindex, "ingress", place.handle, place.priority, netns) !== 0;
   }
 
-  /** Calls `handler` for each event from now on, and for those still waiting in the kernel; returns how to stop. */
+  /**
+   * Calls `handler` for each event from now on, and for those still waiting in the kernel; returns how to stop. Events
+   * that follow each other closely come together, up to 10 ms late.
+   */
   events(handler: (event: Event) => void): () => void {
     const events = this.#handles.get("events");
     if (!events) throw new KloakError("no-map", `map events is not loaded: loaded are ${this.#names()}`);
@@ -176,6 +179,11 @@ export class Dataplane implements AsyncDisposable {
       this.#handlers.delete(handler);
       if (this.#handlers.size === 0) this.#closeRing();
     };
+  }
+
+  /** Hands out all events that the kernel has reported by now. */
+  drainEvents(): void {
+    if (this.#ring) loadNative().ringDrain(this.#ring);
   }
 
   counters(): Counters {

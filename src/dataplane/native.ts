@@ -113,6 +113,7 @@ export interface Native {
 
   ringOpen(map: MapHandle, handler: (samples: Buffer[]) => void): RingHandle;
   ringReference(ring: RingHandle, wanted: boolean): void;
+  ringDrain(ring: RingHandle): void;
   ringClose(ring: RingHandle): void;
 
   testRun(object: ObjectHandle, program: string, options?: TestRun): TestRunResult;

@@ -7,13 +7,14 @@ import type { LoadedSecret } from "./secrets.ts";
 export interface ProtectOptions {
   readonly secrets: readonly LoadedSecret[];
   readonly audit: (record: AuditRecord) => void;
+  readonly refusalsOnly: boolean;
   readonly detail: (message: string) => void;
   readonly warn: (message: string) => void;
 }
 
-export function protectWith({ secrets, audit, detail, warn }: ProtectOptions): Protect {
+export function protectWith({ secrets, audit, refusalsOnly, detail, warn }: ProtectOptions): Protect {
   return async (surroundings) => {
-    const agent = await Agent.open({ audit, detail, warn });
+    const agent = await Agent.open({ audit, refusalsOnly, detail, warn });
     try {
       const { netns, command } = surroundings;
       const workload = agent.addWorkload({

@@ -1,7 +1,6 @@
 /** The wire object loaded for tests: its maps, and its programs run on packets that we make. */
 import { randomBytes } from "node:crypto";
 import { createRequire } from "node:module";
-import { setImmediate } from "node:timers/promises";
 import type { Flow } from "../../src/dataplane/types.gen.ts";
 import { flowCodec, flowKeyCodec } from "../../src/dataplane/types.gen.ts";
 import { siphash } from "../../src/dataplane/siphash.ts";
@@ -39,6 +38,7 @@ interface Addon {
     netns?: string,
   ): void;
   ringOpen(map: Handle, handler: (samples: Buffer[]) => void): Handle;
+  ringDrain(ring: Handle): void;
   ringClose(ring: Handle): void;
 }
 
@@ -181,14 +181,9 @@ export class Kernel {
     return flowCodec.decode(row);
   }
 
-  /** What has been reported since the last call. The kernel wakes the event loop, which takes a turn or two. */
-  async events(): Promise<Buffer[]> {
-    let seen = -1;
-    while (seen < this.#events.length) {
-      seen = this.#events.length;
-      await setImmediate();
-      await setImmediate();
-    }
+  /** What has been reported since the last call. */
+  events(): Buffer[] {
+    this.#addon.ringDrain(this.#ring);
     return this.#events.splice(0);
   }
 

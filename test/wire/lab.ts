@@ -43,7 +43,7 @@ export class Lab {
     this.allow(host);
     this.attest("192.0.2.1");
     this.attest("2001:db8::1");
-    await this.kernel.events();
+    this.kernel.events();
   }
 
   allow(
@@ -65,7 +65,7 @@ export class Lab {
   }
 
   async events(): Promise<WireEvent[]> {
-    return (await this.kernel.events()).map(rows.decodeEvent);
+    return this.kernel.events().map(rows.decodeEvent);
   }
 
   cipher(options: { version?: number; algorithm?: number; workload?: number } = {}): Cipher {
