@@ -53,7 +53,8 @@ export class Model {
   readonly #stream: ModelStream;
   /** Offset of the first byte that has not been seen; once loose, the end of the last segment. */
   next = 0;
-  state: "tracked" | "loose" | "dead";
+  /** Unknown: nothing of it has been seen, not even its SYN. */
+  state: "unknown" | "tracked" | "loose" | "dead";
   attested: Attested = "yes";
   substituted = 0;
   /** Reasons of refusals, in their order. */
@@ -71,13 +72,14 @@ export class Model {
   /** @param known its SYN has been seen */
   constructor(stream: ModelStream, known = true) {
     this.#stream = stream;
-    this.state = known ? "tracked" : "loose";
+    this.state = known ? "tracked" : "unknown";
   }
 
   /** The bytes [from, to) of the stream in one segment. */
   segment(from: number, to: number): Left {
     if (from === to) return Buffer.alloc(0);
     if (this.state === "dead") return undefined;
+    if (this.state === "unknown") this.state = "loose";
     if (this.state === "loose") this.next = this.#waiting.length > 0 ? Math.max(this.next, to) : to;
     else if (from > this.next) return undefined;
     else if (to > this.next && !this.#see(to)) return undefined;
@@ -85,6 +87,8 @@ export class Model {
   }
 
   reset(from: number, to: number): Left {
+    /* Without text it is not the first that is known of a connection. */
+    if (this.state === "unknown" && from === to) return Buffer.alloc(0);
     this.state = "dead";
     this.#waiting.length = 0;
     return from === to ? Buffer.alloc(0) : undefined;
@@ -93,7 +97,7 @@ export class Model {
   /** The same bytes in a datagram that is cut into fragments: do they pass? */
   fragments(from: number): boolean {
     if (this.state === "dead" || this.#waiting.length > 0 || from < this.#freed) return false;
-    this.state = "loose";
+    if (this.state !== "unknown") this.state = "loose";
     return true;
   }
 
