@@ -134,13 +134,14 @@ export function forget(id: string): void {
   }
 }
 
-/** All records in our network namespace, of live and of dead runs. A file that is none is passed over. */
+/** All records in our network namespace, of live and of dead runs. */
 export function list(): RunRecord[] {
   const host = ownNetns();
-  return everywhere().filter((record) => record.host === host);
+  return listEverywhere().filter((record) => record.host === host);
 }
 
-function everywhere(): RunRecord[] {
+/** Those of all network namespaces. A file that is no record is passed over. */
+export function listEverywhere(): RunRecord[] {
   return readdirNames().flatMap((name) => {
     if (!name.endsWith(".json")) return [];
     try {

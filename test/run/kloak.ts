@@ -1,10 +1,10 @@
 /* Runs `kloak` as a user does, and looks at what it leaves. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { program } from "../../src/run/program.ts";
-import { hostInterface, list, tableName } from "../../src/run/state.ts";
+import { hostInterface, listEverywhere, tableName } from "../../src/run/state.ts";
 import { processesIn } from "../../src/run/tidy.ts";
 
 export const kloakFile = join(import.meta.dirname, "../../bin/kloak");
@@ -60,7 +60,7 @@ export class Running {
 
   /** Its record under /run/kloak. */
   get record() {
-    return list().find((record) => record.kloak.pid === this.pid);
+    return listEverywhere().find((record) => record.kloak.pid === this.pid);
   }
 
   /** Waits until the command has written this to its standard output. */
@@ -113,11 +113,24 @@ export async function until(
   }
 }
 
+/** The argument vector that runs another on the host of a run: a namespace, or this machine. */
+export type OnHost = (argv: readonly string[]) => string[];
+
+const here: OnHost = (argv) => [...argv];
+
+function output(onHost: OnHost, argv: readonly string[]): Promise<string> {
+  const [file = "", ...args] = onHost(argv);
+  return program(file, args);
+}
+
 /** What there is in the system of the run with this id. */
-export async function traces(id: string, netns: number | undefined): Promise<string[]> {
+export async function traces(id: string, netns: number | undefined, onHost: OnHost = here): Promise<string[]> {
   const found: string[] = [];
-  if (existsSync(`/sys/class/net/${hostInterface(id)}`)) found.push(`interface ${hostInterface(id)}`);
-  const tables = await program("nft", ["list", "tables"]);
+  const [links, tables] = await Promise.all([
+    output(onHost, ["ip", "-o", "link", "show"]),
+    output(onHost, ["nft", "list", "tables"]),
+  ]);
+  if (links.includes(` ${hostInterface(id)}@`)) found.push(`interface ${hostInterface(id)}`);
   if (tables.split("\n").includes(`table inet ${tableName(id)}`)) found.push(`table ${tableName(id)}`);
   if (existsSync(`/run/kloak/${id}.json`) || existsSync(`/run/kloak/${id}.d`))
     found.push(`files of ${id} in /run/kloak`);
@@ -125,18 +138,12 @@ export async function traces(id: string, netns: number | undefined): Promise<str
   return found;
 }
 
-/** The settings that runs change, as they are now. */
-export function settings(): string {
-  const paths = [
-    "ipv4/conf/eth0/forwarding",
-    "ipv6/conf/eth0/force_forwarding",
-    "ipv6/conf/all/forwarding",
-    "ipv4/ip_forward",
-  ];
-  return paths
-    .map(
-      (path) =>
-        `${path}=${existsSync(`/proc/sys/net/${path}`) ? readFileSync(`/proc/sys/net/${path}`, "utf8").trim() : "-"}`,
-    )
-    .join(" ");
+/** The settings that runs change, as they are now; those of the runs' own interfaces come and go with them. */
+export async function settings(onHost: OnHost): Promise<string> {
+  const files = ["ipv4/conf/*/forwarding", "ipv6/conf/*/*forwarding", "ipv6/conf/*/accept_ra"];
+  const text = await output(onHost, ["sh", "-c", `cd /proc/sys/net && grep -H . ${files.join(" ")}`]);
+  return text
+    .split("\n")
+    .filter((line) => !line.includes("/kloak"))
+    .join("\n");
 }
