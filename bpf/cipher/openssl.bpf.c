@@ -96,16 +96,18 @@ int openssl_cipher_init(struct pt_regs *ctx)
 		struct context fresh = {.name.workload = workload, .algorithm = openssl_algorithm(cipher)};
 
 		/* The random generator comes by here more often than TLS does, with AES-CTR. */
-		if (!fresh.algorithm || !(int)ctx->r9) {
+		if (!fresh.algorithm) {
 			context_forget(&key);
 			return 0;
 		}
+		if (!(int)ctx->r9)
+			fresh.flags = context_opens;
 		context_remember(&key, &fresh);
 	}
 	if (!raw_key && !iv)
 		return 0;
 	context = context_find(&key);
-	if (!context || (context->flags & context_deaf && !raw_key))
+	if (!context || context->flags & context_opens || (context->flags & context_deaf && !raw_key))
 		return 0;
 	if (context->algorithm == cipher_unknown)
 		return 0;
@@ -114,6 +116,20 @@ int openssl_cipher_init(struct pt_regs *ctx)
 	if (iv && !bpf_probe_read_user(&context->nonce, sizeof(context->nonce), iv))
 		context->flags |= context_has_nonce;
 	return 0;
+}
+
+/*
+ * A context that does what only TLS does, and whose key nobody heard: it is older than the hooks, or was evicted. What it
+ * seals cannot be patched; a placeholder in it gets its record.
+ */
+static __always_inline void openssl_missed(const struct context_key *key, __u8 version)
+{
+	struct context missed = {.name.workload = key->workload,
+				 .algorithm = cipher_unknown,
+				 .version = version,
+				 .flags = context_keyless};
+
+	context_remember(key, &missed);
 }
 
 /* EVP_CIPHER_CTX_ctrl(ctx, type, arg, ptr) */
@@ -132,7 +148,12 @@ int openssl_cipher_ctrl(struct pt_regs *ctx)
 		return 0;
 	key = openssl_context(ctx, workload);
 	context = context_find(&key);
-	if (!context || context->flags & context_deaf || context->algorithm == cipher_unknown)
+	if (!context) {
+		if (type == k_ctrl_tls1_aad && length == k_tls12_aad)
+			openssl_missed(&key, tls_1_2);
+		return 0;
+	}
+	if (context->flags & (context_deaf | context_opens) || context->algorithm == cipher_unknown)
 		return 0;
 	if (type == k_ctrl_set_iv_fixed) {
 		if (length != sizeof(context->nonce.words[0]))
@@ -150,6 +171,11 @@ int openssl_cipher_ctrl(struct pt_regs *ctx)
 	return 0;
 }
 
+static __always_inline bool openssl_is_header(const __u8 *aad)
+{
+	return aad[0] == k_content_application_data && aad[1] == 3 && aad[2] == 3;
+}
+
 /* The header of a TLS 1.3 record. Other additional data is not TLS's. */
 static __always_inline void openssl_header(struct context *context, const void *header, int length)
 {
@@ -157,9 +183,7 @@ static __always_inline void openssl_header(struct context *context, const void *
 	if (length != k_tls13_header || !(context->flags & context_has_nonce))
 		return;
 	memset(context->aad, 0, sizeof(context->aad));
-	if (bpf_probe_read_user(context->aad, k_tls13_header, header))
-		return;
-	if (context->aad[0] != k_content_application_data || context->aad[1] != 3 || context->aad[2] != 3)
+	if (bpf_probe_read_user(context->aad, k_tls13_header, header) || !openssl_is_header(context->aad))
 		return;
 	context->aad_length = k_tls13_header;
 	context->version = tls_1_3;
@@ -197,8 +221,15 @@ static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, 
 {
 	struct context_key key = openssl_context(ctx, workload);
 	struct context *context = context_find(&key);
+	__u8 header[k_tls13_header];
 
-	if (!context)
+	if (!context) {
+		if (!out && length == k_tls13_header && !bpf_probe_read_user(header, sizeof(header), (void *)in) &&
+		    openssl_is_header(header))
+			openssl_missed(&key, tls_1_3);
+		return;
+	}
+	if (context->flags & context_opens)
 		return;
 	if (context->algorithm == cipher_unknown) {
 		struct sealing *sealing = out && length > 0 ? sealing_take() : NULL;

@@ -42,6 +42,7 @@ static __always_inline struct key_state *seal_key(struct context *context, struc
 	key = key_make(&name);
 	if (!key) {
 		count(counter_keys_full);
+		sealing->refused = reason_tables_full;
 		return NULL;
 	}
 	key_begin(key, context, stack);
@@ -152,14 +153,21 @@ static __always_inline void seal_reset(const struct context *context, struct sea
 	sealing->key.workload = context->name.workload;
 }
 
-/* A record of a cipher that cannot be patched. */
+/* A record under no key that could serve. */
+static __always_inline void seal_without_key(struct sealing *sealing, __u64 text, __u32 reason)
+{
+	sealing->refused = 0;
+	memset(&sealing->overheard, 0, sizeof(sealing->overheard));
+	seal_listen(sealing, &sealing->overheard, text, reason);
+}
+
+/* A record of a cipher that cannot be patched, or under a key that was missed. */
 static __always_inline void seal_overhear(const struct context *context, struct sealing *sealing, __u64 text,
 					  __u32 length, __u32 stack)
 {
 	seal_reset(context, sealing, stack);
 	sealing->length = length;
-	memset(&sealing->overheard, 0, sizeof(sealing->overheard));
-	seal_listen(sealing, &sealing->overheard, text, reason_unknown_cipher);
+	seal_without_key(sealing, text, context->flags & context_keyless ? reason_unknown_key : reason_unknown_cipher);
 }
 
 /* text, length: of the plaintext, in TLS 1.3 with inner type and padding. Returns the taken key if seal_end is to follow. */
@@ -188,6 +196,8 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 	sealing->aad.bytes = context->aad_length;
 	content = copy_end(sealing, text, context->version);
 	key = seal_key(context, sealing, stack);
+	if (!key && sealing->refused)
+		seal_without_key(sealing, text, reason_tables_full);
 	if (!key || !key_take(key))
 		return NULL;
 	/*

@@ -21,6 +21,8 @@ enum context_flag {
 	context_deaf = 4,      /* its first words were not an HTTP/1.1 request: not heard any more */
 	context_has_nonce = 8, /* the library has given the next record's nonce */
 	context_has_aad = 16,
+	context_opens = 32,    /* it decrypts: known only so as not to be taken for one whose key was missed */
+	context_keyless = 64,  /* it seals TLS records under a key that was installed before anybody listened */
 };
 
 struct context {
