@@ -2,6 +2,7 @@ import { Buffer } from "node:buffer";
 import { type FSWatcher, watch } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
+import { createInterface } from "node:readline";
 import { KloakError } from "../errors.ts";
 import type { AuditRecord } from "./record.ts";
 
@@ -13,8 +14,16 @@ export interface ReadOptions {
 
 const pieceBytes = 65_536;
 
-/** The records of a trail in their order. Lines that are no records are skipped: the file may hold other output too. */
+/**
+ * The records of a trail in their order; `-` is standard input. Lines that are no records are skipped: the file may hold
+ * other output too.
+ */
 export async function* readRecords(path: string, options: ReadOptions = {}): AsyncGenerator<AuditRecord> {
+  if (path === "-") yield* standardInput(options.signal);
+  else yield* fileRecords(path, options);
+}
+
+async function* fileRecords(path: string, options: ReadOptions): AsyncGenerator<AuditRecord> {
   let source = await Trail.open(path);
   const changes = options.follow === true ? new Changes(path, options.signal) : undefined;
   try {
@@ -30,6 +39,17 @@ export async function* readRecords(path: string, options: ReadOptions = {}): Asy
   } finally {
     changes?.close();
     await source.close();
+  }
+}
+
+/** By its descriptor, which may be a socket: that cannot be opened by a path. */
+async function* standardInput(signal: AbortSignal | undefined): AsyncGenerator<AuditRecord> {
+  const stop = () => process.stdin.destroy();
+  signal?.addEventListener("abort", stop);
+  try {
+    for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) yield* recordsOf(line);
+  } finally {
+    signal?.removeEventListener("abort", stop);
   }
 }
 

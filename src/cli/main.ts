@@ -60,7 +60,7 @@ program
     collect(parsePort),
   )
   .option("--user <name>", "run the command as this user (default: who called sudo, else the caller)")
-  .addOption(new Option("--json", "kloak's own messages as JSON, one a line").conflicts("quiet"))
+  .option("--json", "kloak's own messages as JSON, one a line")
   .addOption(new Option("--quiet", "kloak says nothing but errors").conflicts("verbose"))
   .option("--verbose", "kloak says what it does")
   .argument("<command...>", "what to run")

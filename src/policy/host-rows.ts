@@ -1,5 +1,5 @@
 import { hostKind } from "../dataplane/types.gen.ts";
-import { networkOf } from "./address.ts";
+import { addressText, networkOf } from "./address.ts";
 import type { Host, NameHost, NetworkHost } from "./hosts.ts";
 import type { SecretPolicy } from "./policy.ts";
 import { PolicyError } from "./policy-error.ts";
@@ -12,7 +12,10 @@ export type HashName = (name: string) => bigint;
 /** Says of rows of `hosts`: allowed by some secret, so worth attesting. */
 export const anySecret = 0;
 
-/** The names that a policy allows, as rows of `hosts` for this secret and for `anySecret`. */
+/**
+ * The names that a policy allows, as rows of `hosts` for this secret and for `anySecret`; and its single addresses, by
+ * which a request to one says its Host. Where that goes is decided by the rows of `networks` all the same.
+ */
 export function hostRows(secret: number, policy: SecretPolicy, hash: HashName): readonly Row<HostKey, HostRule>[] {
   const names = policy.hosts.filter((host) => host.kind !== "network");
   const rows = names.map((host) => ({
@@ -22,7 +25,20 @@ export function hostRows(secret: number, policy: SecretPolicy, hash: HashName): 
       names.filter((other) => sameName(host, other)),
     ),
   }));
-  return mergeHostRows([rows, rows.map((row) => ({ ...row, key: { ...row.key, secret: anySecret } }))]);
+  const literals = policy.hosts.flatMap((host) =>
+    host.kind === "network" && host.bits === 128
+      ? [
+          {
+            key: { secret, kind: hostKind.exact, name: hash(addressText(host.address)) },
+            value: ruleOf(
+              policy,
+              policy.hosts.filter((other) => other.kind === "network" && isInside(host, other)),
+            ),
+          },
+        ]
+      : [],
+  );
+  return mergeHostRows([rows, literals, rows.map((row) => ({ ...row, key: { ...row.key, secret: anySecret } }))]);
 }
 
 /** Rows of several secrets: where two have the same key (those of `anySecret` do), what either allows. */

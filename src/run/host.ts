@@ -18,6 +18,7 @@ export interface HostFacts {
   readonly btf: boolean;
   /** Effective capabilities of this process, a bit each. */
   readonly capabilities: bigint;
+  readonly root: boolean;
   readonly programs: ReadonlySet<string>;
   /** Mounted file systems by type. */
   readonly bpffs: boolean;
@@ -82,6 +83,7 @@ export function readFacts(): HostFacts {
     kernel: release(),
     btf: existsSync("/sys/kernel/btf/vmlinux"),
     capabilities: BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(read("/proc/self/status"))?.[1] ?? "0"}`),
+    root: process.getuid?.() === 0,
     programs: new Set(programs.map(([name]) => name).filter(isOnPath)),
     bpffs: isType("/sys/fs/bpf", 0xcafe4a11),
     cgroup2: / - cgroup2 /.test(read("/proc/self/mountinfo")),
@@ -160,12 +162,15 @@ function lockdownCheck({ lockdown }: HostFacts): Check {
   return { name: "lockdown", status: fits ? "ok" : "missing", found: lockdown, remedy };
 }
 
-function capabilityCheck({ capabilities: held }: HostFacts): Check {
+function capabilityCheck({ capabilities: held, root }: HostFacts): Check {
   const missing = capabilities.filter(([bit]) => ((held >> BigInt(bit)) & 1n) === 0n);
   if (missing.length === 0) return { name: "capabilities", status: "ok", found: "all", remedy: undefined };
-  const remedy = `run it as root (sudo), or with ${missing.map(([, name, use]) => `${name} (${use})`).join(", ")}`;
+  const remedy = `${root ? confined : "run it as root (sudo)"}, or with ${missing.map(([, name, use]) => `${name} (${use})`).join(", ")}`;
   return { name: "capabilities", status: "missing", found: `${missing.length} missing`, remedy };
 }
+
+/** A root that lacks them is confined: by a container, or by the `kloak run` that it is itself a command of. */
+const confined = "run it outside of the container, or of the other `kloak run`, that it is in";
 
 function configChecks({ config }: HostFacts): Check[] {
   if (config === undefined) {

@@ -1,5 +1,6 @@
 /* Protection of a run by the agent's engine. */
 import { Agent } from "../agent/agent.ts";
+import type { Counters } from "../dataplane/index.ts";
 import type { AuditRecord } from "../audit/index.ts";
 import type { Protect } from "./run.ts";
 import type { LoadedSecret } from "./secrets.ts";
@@ -28,10 +29,22 @@ export function protectWith({ secrets, audit, refusalsOnly, detail, warn }: Prot
       agent.attachInterface(workload, surroundings.interface.ifindex, { lease: true });
       for (const secret of secrets) agent.bind({ ...secret, workloads: [workload.number] });
       await agent.guard(surroundings.launcher);
-      return () => agent.close();
+      return async () => {
+        detail(`data plane: ${countersText(agent.counters)}`);
+        await agent.close();
+      };
     } catch (error) {
       await agent.close();
       throw error;
     }
   };
+}
+
+/** `records sealed 21, records matched 21, …`; those that are 0 are left out. */
+function countersText(counters: Counters): string {
+  const some = Object.entries(counters).filter(([, count]) => count > 0n);
+  const texts = some.map(
+    ([name, count]) => `${name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${count}`,
+  );
+  return texts.length === 0 ? "nothing counted" : texts.join(", ");
 }

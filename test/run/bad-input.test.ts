@@ -149,6 +149,7 @@ test("every check that is not passed has a remedy", () => {
       kernel: "2.6.32",
       btf: false,
       capabilities: 0n,
+      root: false,
       programs: new Set<string>(),
     },
     ...{

@@ -92,7 +92,8 @@ function cleanEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(SUDO_|KLOAK_|NODE_)/.test(name)));
 }
 
-const deadlineMs = 20_000;
+/** A hang's, on a machine that is busy with other things. */
+const deadlineMs = 60_000;
 
 /** Waits until `condition` holds, looking again at each of `hints` and every few milliseconds. */
 export async function until(

@@ -13,8 +13,9 @@ after(() => host.close());
 const closed = "for file in /proc/sys/net/ipv[46]/conf/*/forwarding; do echo 0 >$file; done";
 execFileSync("ip", ["netns", "exec", host.name, "sh", "-c", closed]);
 
-const settings = () => settingsOn(host.within);
-const traces = (id: string, netns: number | undefined) => tracesOn(id, netns, host.within);
+const onHost = (argv: readonly string[]) => host.within(argv);
+const settings = () => settingsOn(onHost);
+const traces = (id: string, netns: number | undefined) => tracesOn(id, netns, onHost);
 const start = (args: readonly string[], options: StartOptions = {}) =>
   new Running(args, { ...options, within: host.within([]) });
 const kloak = (args: readonly string[]) => start(args, { input: "" }).ended;
