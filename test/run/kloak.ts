@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { after } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { program } from "../../src/run/program.ts";
 import { hostInterface, listEverywhere, tableName } from "../../src/run/state.ts";
@@ -26,6 +27,11 @@ export interface StartOptions {
   readonly within?: readonly string[];
 }
 
+const live = new Set<ChildProcess>();
+after(() => {
+  for (const child of live) child.kill("SIGTERM"); // of a test that has failed
+});
+
 /** A `kloak` that runs. */
 export class Running {
   readonly process: ChildProcess;
@@ -41,6 +47,8 @@ export class Running {
       env: { ...cleanEnvironment(), ...env },
       stdio: ["pipe", "pipe", "pipe"],
     });
+    live.add(this.process);
+    this.process.on("exit", () => live.delete(this.process));
     this.process.stdout?.setEncoding("utf8").on("data", (text: string) => this.#add("stdout", text));
     this.process.stderr?.setEncoding("utf8").on("data", (text: string) => this.#add("stderr", text));
     this.process.stdin?.on("error", () => undefined); // the command need not read

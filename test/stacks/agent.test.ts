@@ -32,7 +32,7 @@ import socket, ssl, sys
 address, port, host, key = sys.argv[1:]
 context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
 print("loaded", flush=True); sys.stdin.readline()
-stream = context.wrap_socket(socket.create_connection((address, int(port))), server_hostname=host)
+stream = context.wrap_socket(socket.create_connection((address, int(port)), 60), server_hostname=host)
 print("up", flush=True)
 for line in sys.stdin:
     stream.sendall(f"GET / HTTP/1.1\\r\\nHost: {host}\\r\\nX-Api-Key: {key}\\r\\n\\r\\n".encode())
@@ -56,7 +56,10 @@ class Client {
   }
 
   async says(word: string): Promise<void> {
-    while (!this.#said.includes(word)) await once(this.#child.stdout as NodeJS.EventEmitter, "data");
+    const ended = once(this.#child, "close").then(() => Promise.reject(new Error(`ended before it said ${word}`)));
+    ended.catch(() => undefined); // only while it is awaited does it matter
+    const { stdout } = this.#child;
+    while (!this.#said.includes(word)) await Promise.race([once(stdout as NodeJS.EventEmitter, "data"), ended]);
     this.#said = "";
   }
 
@@ -66,6 +69,7 @@ class Client {
   }
 
   async end(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
     const ended = once(this.#child, "close");
     this.#child.stdin?.end();
     await ended;
@@ -124,8 +128,8 @@ for (const { name, reason, listener, bound = true, late = false, dataplane = {} 
       } else {
         await round(speaker, agent, late);
       }
-      await speaker.end();
     } finally {
+      await speaker.end();
       await agent.close();
     }
     const { requests } = await world.server.take({ closed: listener });
