@@ -43,7 +43,8 @@ struct record_mark {
 	__u32 _pad;
 };
 
-enum { k_mark_ring = 512 };
+/* 4 MB of records of 16 KB may wait in the socket, the most that tcp_wmem lets it have unless it is raised. */
+enum { k_mark_ring = 256 };
 
 /* Key of `patches` (chunk 0) and of `region_chunks`. */
 struct patch_key {

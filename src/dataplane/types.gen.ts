@@ -12,7 +12,7 @@ export const constants = {
   tokenBytes: 16,
   editsMax: 4,
   outstanding: 16,
-  markRing: 512,
+  markRing: 256,
   regionChunkBytes: 256,
   secretChunkBytes: 64,
 } as const;
@@ -882,7 +882,7 @@ export const mapTypes = {
     type: 2,
     entries: 1,
     key: u32,
-    value: bytes(13336),
+    value: bytes(7192),
   },
   contexts: {
     type: 9,
@@ -942,7 +942,7 @@ export const mapTypes = {
     type: 1,
     entries: 16384,
     key: keyNameCodec,
-    value: bytes(13336),
+    value: bytes(7192),
   },
   networks: {
     type: 11,
@@ -1021,7 +1021,7 @@ export const layouts: Readonly<Record<string, string>> = {
   interface: "16 workload@0:unsigned int/4 _pad@4:unsigned int/4 lease_ns@8:unsigned long long/8",
   key_name: "24 workload@0:unsigned int/4 _pad@4:unsigned int/4 id@8:unsigned char/1[16]",
   key_state:
-    "13336 serial@0:unsigned long long/8 used_ns@8:unsigned long long/8 busy@16:unsigned int/4 sealed@20:unsigned int/4 algorithm@24:unsigned char/1 version@25:unsigned char/1 stack@26:unsigned char/1 closed@27:unsigned char/1 first_nonce@28:nonce/12 chacha@40:raw_key/32 aes@72:aes_key/248 ghash@320:ghash_key/360 parser@680:h1_parser/368 ring@1048:record_mark/24[512]",
+    "7192 serial@0:unsigned long long/8 used_ns@8:unsigned long long/8 busy@16:unsigned int/4 sealed@20:unsigned int/4 algorithm@24:unsigned char/1 version@25:unsigned char/1 stack@26:unsigned char/1 closed@27:unsigned char/1 first_nonce@28:nonce/12 chacha@40:raw_key/32 aes@72:aes_key/248 ghash@320:ghash_key/360 parser@680:h1_parser/368 ring@1048:record_mark/24[256]",
   network_key: "24 prefix@0:unsigned int/4 secret@4:unsigned int/4 address@8:unsigned char/1[16]",
   nonce: "12 words@0:unsigned int/4[3]",
   outstanding: "512 records@0:outstanding_record/32[16]",

@@ -1,13 +1,14 @@
 /*
  * `npm run bench`: Kloak, bare and behind a man-in-the-middle proxy, side by side in one run. Prints a table, writes
- * build/bench.json. `--quick` runs few rounds, to see that it works.
+ * build/bench.json. `--quick` runs few rounds, to see that it works; `--profile` says instead where the time goes.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { join } from "node:path";
 import { measureLatency, measureMemory, measureUpload, type Plan, type Results } from "./measure.ts";
 import { buildPrograms, output, root } from "./programs.ts";
-import { budgets, render } from "./report.ts";
+import { profile } from "./profile.ts";
+import { budgets, render, renderProfiles } from "./report.ts";
 import { Site } from "./site.ts";
 
 const quick = process.argv.includes("--quick");
@@ -30,7 +31,15 @@ if (process.getuid?.() !== 0) {
 mkdirSync(output, { recursive: true });
 const site = new Site(buildPrograms());
 try {
-  await site.start();
+  const profiling = process.argv.includes("--profile");
+  await site.start(!profiling);
+  if (profiling) process.stdout.write(renderProfiles(await profile(site, quick ? 2000 : 20_000, 400_000_000)));
+  else await compare();
+} finally {
+  await site.close();
+}
+
+async function compare(): Promise<void> {
   const results: Results = {
     latency: await measureLatency(site, plan, say),
     upload: await measureUpload(site, plan, say),
@@ -41,6 +50,4 @@ try {
   writeFileSync(join(root, "build/bench.json"), `${JSON.stringify(report, null, 2)}\n`);
   process.stdout.write(`\n${render(results)}`);
   say("written to build/bench.json");
-} finally {
-  await site.close();
 }

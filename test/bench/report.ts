@@ -1,5 +1,6 @@
 /* The numbers as a person reads them: a table with the budgets beside it, and a chart. */
 import type { LatencyResult, Results } from "./measure.ts";
+import type { Profile } from "./profile.ts";
 
 interface Budget {
   readonly name: string;
@@ -76,6 +77,20 @@ export function render(results: Results): string {
     "cpu: of the client's process per request, with the kernel's work on its behalf; of the proxy too, where one runs.",
     "",
   ].join("\n");
+}
+
+/** What each program of the kernel costs, and the agent beside it. */
+export function renderProfiles(profiles: readonly Profile[]): string {
+  return profiles
+    .map(({ name, unit, programs, agentNs }) => {
+      const sum = programs.reduce((total, { totalNs }) => total + totalNs, 0);
+      const rows = programs
+        .filter(({ totalNs }) => totalNs >= 1)
+        .map(({ name, runs, runNs, totalNs }) => [name, runs.toFixed(2), runNs.toFixed(0), totalNs.toFixed(0)]);
+      rows.push(["all programs", "", "", sum.toFixed(0)], ["kloak run itself", "", "", agentNs.toFixed(0)]);
+      return `${table([`${name}, per ${unit}`, "runs", "ns each", "ns"], rows)}\n`;
+    })
+    .join("\n");
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { runSync } from "../../src/lab/command.ts";
 import { createAuthority } from "../../src/lab/certificates.ts";
 import { withHostsFile, writeHostsFile } from "../../src/lab/names.ts";
 import { createNamespace, type Namespace } from "../../src/lab/namespace.ts";
@@ -48,6 +49,8 @@ export class Site {
     process.on("exit", () => rmSync(this.#directory, { recursive: true, force: true }));
     this.#bare = createNamespace();
     this.#far = createNamespace();
+    // The same way as a workload's, with NAT and connection tracking: what is compared is what Kloak adds.
+    runSync("nft", ["-f", "-"], bareTable(this.#bare.hostInterface, this.#bare.ipv4.inside));
     const authority = createAuthority(this.#directory, "bench-root");
     authority.issue("server", { dns: [host] });
     this.#caFile = authority.caFile;
@@ -55,14 +58,15 @@ export class Site {
     writeHostsFile(this.#hostsFile, { [host]: [this.#far.ipv4.inside] });
   }
 
-  async start(): Promise<void> {
+  /** Starts the server, and unless told not to the proxy. */
+  async start(proxy = true): Promise<void> {
     const files = [join(this.#directory, "server.pem"), join(this.#directory, "server.key")];
     const environment = ["env", `LD_LIBRARY_PATH=${this.#programs.libraries}`];
     const server = [...environment, this.#programs.server, ...files, "TLS_AES_128_GCM_SHA256"];
     const child = this.#spawn(this.#far.within(["taskset", "-c", "1", ...server]));
     if (child.stdout === null) throw new Error("the server has no standard output");
     this.#port = Number(await firstLine(child));
-    await this.#startProxy();
+    if (proxy) await this.#startProxy();
   }
 
   async #startProxy(): Promise<void> {
@@ -125,12 +129,36 @@ export class Site {
     };
   }
 
-  #kloak(command: readonly string[], secrets: number): string[] {
+  /** Runs the client under Kloak; then everything is held as it is until it is ended. */
+  async held(options: readonly string[], proof?: string): Promise<Background & { readonly agentSeconds: number }> {
+    const script = 'echo ready && read -r _ && "$@" > /dev/null && echo done && read -r _';
+    const argv = this.#kloak(["sh", "-c", script, "sh", ...this.client(options)], 1, proof);
+    const child = this.#spawn(argv, { KLOAK_BENCH_VALUE: secret });
+    const pid = child.pid ?? 0;
+    const lines = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
+    await lines.next();
+    const before = cpuSeconds(pid);
+    child.stdin?.write("\n");
+    const { value } = await lines.next();
+    if (value !== "done") throw new Error("the client failed under Kloak");
+    const agentSeconds = cpuSeconds(pid) - before;
+    const ended = once(child, "exit");
+    return {
+      pid,
+      agentSeconds,
+      async end() {
+        child.stdin?.end();
+        await ended;
+      },
+    };
+  }
+
+  #kloak(command: readonly string[], secrets: number, proof = "flow"): string[] {
     const plan: Record<string, unknown> = {};
     for (let i = 0; i < secrets; i += 1) {
-      plan[i === 0 ? "SECRET" : `SECRET_${i}`] = { value: { env: "KLOAK_BENCH_VALUE" }, hosts: host };
+      plan[i === 0 ? "SECRET" : `SECRET_${i}`] = { value: { env: "KLOAK_BENCH_VALUE" }, hosts: host, proof };
     }
-    const config = join(this.#directory, `kloak-${secrets}.yaml`);
+    const config = join(this.#directory, `kloak-${secrets}-${proof}.yaml`);
     writeFileSync(config, JSON.stringify({ secrets: plan }));
     const kloak = [join(root, "bin/kloak"), "run", "--quiet", "--config", config, "--ca", this.#caFile];
     return withHostsFile(this.#hostsFile, [...kloak, "--", ...command]);
@@ -157,9 +185,29 @@ export class Site {
     const ended = [...this.#children].map((child) => once(child, "exit"));
     for (const child of this.#children) child.kill("SIGTERM");
     await Promise.all(ended);
+    runSync("nft", ["delete", "table", "inet", tableName]);
     this.#bare.close();
     this.#far.close();
   }
+}
+
+const tableName = `kloak-bench-${process.pid}`;
+
+function bareTable(name: string, address: string): string {
+  return `table inet ${tableName} {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr ${address} oifname != "${name}" masquerade
+	}
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname "${name}" ip saddr != ${address} drop
+		iifname "${name}" accept
+		oifname "${name}" ct state established,related accept
+		oifname "${name}" drop
+	}
+}
+`;
 }
 
 async function firstLine(child: ChildProcess): Promise<string> {
@@ -178,7 +226,7 @@ async function freePort(): Promise<number> {
 }
 
 /** User and system time that a process has used. */
-function cpuSeconds(pid: number): number {
+export function cpuSeconds(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
   return (Number(fields[11]) + Number(fields[12])) / 100; // USER_HZ
 }
