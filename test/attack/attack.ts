@@ -10,6 +10,9 @@ import type { ServedRequest } from "../../src/lab/server.ts";
 import { count } from "../support/requests.ts";
 import { root } from "../support/world.ts";
 
+/** How much longer than usual races and guesses go on: KLOAK_ATTACK_FACTOR=100 makes 10^5 races, 25 makes 10^6 guesses. */
+export const attackFactor: number = Number(process.env["KLOAK_ATTACK_FACTOR"] ?? 1);
+
 export function program(file: string): string {
   return join(root, "test/attack/programs", file);
 }
