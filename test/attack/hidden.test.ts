@@ -1,5 +1,5 @@
 /*
- * THREATS D12, D13, F5: what the server reads is not what the wire side has followed. Bytes that leave by a way that the one
+ * THREATS D12, D13, D15, F5: what the server reads is not what the wire side has followed. Bytes that leave by a way that the one
  * knows and the other does not, or that arrive and are not read, would turn an honest request into another's body. Needs
  * root.
  */
@@ -10,7 +10,7 @@ import { after, beforeEach, test } from "node:test";
 import { timesIn } from "../support/requests.ts";
 import { host, makeSecret, World } from "../support/world.ts";
 import { type Connection, Lab, host as wireHost } from "../wire/lab.ts";
-import { frame, type Wrapping } from "../wire/packets.ts";
+import { frame, internetChecksum, type Wrapping } from "../wire/packets.ts";
 import { audited, buildProgram, texts } from "./attack.ts";
 
 const world = await World.create(({ good }) => [
@@ -120,6 +120,46 @@ test("F5: a first fragment that ends before its TCP header does not leave", () =
   cut.writeUInt16BE(8, 14 + 4);
   assert.equal(lab.kernel.run("wire_egress", cut).pass, false);
 });
+
+/** An IPv4 packet with this protocol. */
+function ipv4(protocol: number, body: Buffer): Buffer {
+  const header = Buffer.from("45000000000040004000000cc633640ac0000209", "hex").subarray(0, 20);
+  header.writeUInt16BE(20 + body.length, 2);
+  header[8] = 64;
+  header[9] = protocol;
+  header.writeUInt16BE(
+    internetChecksum(Buffer.concat([header.subarray(0, 10), Buffer.alloc(2), header.subarray(12)])),
+    10,
+  );
+  return Buffer.concat([Buffer.from("020202020202040404040404", "hex"), Buffer.from([8, 0]), header, body]);
+}
+
+const udp = (port: number, body: Buffer) => {
+  const header = Buffer.alloc(8);
+  header.writeUInt16BE(40000, 0);
+  header.writeUInt16BE(port, 2);
+  header.writeUInt16BE(8 + body.length, 4);
+  return Buffer.concat([header, body]);
+};
+const tunnels: Readonly<Record<string, (inner: Buffer) => Buffer>> = {
+  "IP in IP": (inner) => ipv4(4, inner.subarray(14)),
+  GRE: (inner) => ipv4(47, Buffer.concat([Buffer.from([0, 0, 8, 0]), inner.subarray(14)])),
+  VXLAN: (inner) => ipv4(17, udp(4789, Buffer.concat([Buffer.from([8, 0, 0, 0, 0, 0, 7, 0]), inner]))),
+  "UDP, as WireGuard or QUIC would": (inner) => ipv4(17, udp(51820, inner.subarray(14))),
+  "another EtherType": (inner) => Buffer.concat([inner.subarray(0, 12), Buffer.from([0x88, 0x64]), inner.subarray(14)]),
+};
+for (const [name, wrap] of Object.entries(tunnels)) {
+  test(`D15: a record that could be patched, in ${name}`, () => {
+    const { connection, cipher } = lab.tls13();
+    const record = cipher.seal({ edits: [edit], host: wireHost });
+    const bare = frame({ ...connection, sequence: connection.first + connection.sent, payload: record.sent });
+    const { pass, packet } = lab.kernel.run("wire_egress", wrap(bare));
+    assert.ok(pass);
+    assert.deepEqual(packet, wrap(bare), "it leaves as it came");
+    // The same bytes as a segment of their connection are patched.
+    assert.deepEqual(connection.send(record.sent), record.patched);
+  });
+}
 
 test("D13: a connection that the peer has not begun anew takes no substitution", async () => {
   const before = lab.tls13();

@@ -7,16 +7,19 @@ import urllib.parse
 
 
 class Client:
-    def __init__(self, ca, url, keylog=None, prepare=None):
+    """connection: a socket that is connected already; without one a new socket is made, and `prepare` called with it."""
+
+    def __init__(self, ca, url, keylog=None, prepare=None, connection=None):
         context = ssl.create_default_context(cafile=ca)
         if keylog:
             context.keylog_filename = keylog
         parts = urllib.parse.urlsplit(url)
         self.host = parts.hostname
-        self.socket = socket.socket()
+        self.socket = connection or socket.socket()
         if prepare:
             prepare(self.socket)
-        self.socket.connect((parts.hostname, parts.port))
+        if not connection:
+            self.socket.connect((parts.hostname, parts.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=self.host)
