@@ -7,6 +7,8 @@ import { count } from "../support/requests.ts";
 /** Every audit record of every run, one JSON object a line: `World` writes it. */
 const file = process.env["KLOAK_TALLY"];
 
+// node:test takes a reporter by its default export.
+// oxlint-disable-next-line import/no-default-export
 export default async function* report(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
   const tried: string[] = [];
   let failed = 0;
@@ -14,9 +16,10 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
     if (event.type !== "test:pass" && event.type !== "test:fail") continue;
     if (event.data.details.type === "suite" || event.data.nesting > 0) continue;
     if (event.type === "test:fail") failed += 1;
-    tried.push(/^(?:limit of )?([A-Z])\d/.exec(event.data.name)?.[1] ?? "other");
+    const letter = /^(?:limit of )?([A-Z])\d/.exec(event.data.name)?.[1]; // others are checks of the suite itself
+    if (letter !== undefined) tried.push(letter);
   }
-  yield `\nattacks tried: ${tried.length} (${list(count(tried))}), ${failed} of them succeeded or were not carried out\n`;
+  yield `\nattacks tried: ${tried.length} (${list(count(tried))}), ${failed} tests failed\n`;
   if (file === undefined || !existsSync(file)) return;
   const records = readFileSync(file, "utf8")
     .split("\n")
