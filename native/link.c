@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Links: programs on functions of files (uprobes) and on tracepoints. They end when closed, and with this process. */
+/*
+ * Links: programs on functions of files (uprobes) and on tracepoints. They end when closed, and with this process, unless
+ * they are pinned in a BPF file system.
+ */
 #include "addon.h"
 
 #include <errno.h>
@@ -32,7 +35,7 @@ struct uprobe_multi_create {
 };
 
 struct link_handle {
-	int fd;    /* uprobe_multi; -1: none */
+	int fd;    /* uprobe_multi, or opened where it was pinned; -1: none */
 	struct bpf_link **links; /* otherwise one for each offset */
 	size_t count;
 };
@@ -222,6 +225,58 @@ static napi_value attach_program(napi_env env, napi_callback_info info)
 	return make_handle(env, handle_link, handle, link_finalize);
 }
 
+/*
+ * linkPin(link, path): it then lasts until the file is removed. Kernels without uprobe_multi take one offset a link
+ * (perf events have links that can be pinned since 5.15, commit b89fbfbb854c).
+ */
+static napi_value link_pin(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments;
+	struct link_handle *link;
+	char path[PATH_MAX];
+	int fd;
+
+	if (!arguments_read(env, info, 2, &arguments) ||
+	    !read_handle(env, arguments.at[0], handle_link, (void **)&link) ||
+	    !read_text(env, arguments.at[1], "path", path, sizeof(path)))
+		return NULL;
+	if (link->fd < 0 && link->count != 1)
+		return throw_errno(env, ENOTSUP, "a link of %zu parts cannot be pinned at %s", link->count, path);
+	fd = link->fd >= 0 ? link->fd : bpf_link__fd(link->links[0]);
+	if (bpf_obj_pin(fd, path))
+		return throw_errno(env, errno, "link cannot be pinned at %s", path);
+	return NULL;
+}
+
+/* linkOpen(path): handle of a pinned link. Throws EINVAL if what is pinned there is something else. */
+static napi_value link_open(napi_env env, napi_callback_info info)
+{
+	struct bpf_link_info link_info = {};
+	uint32_t bytes = sizeof(link_info);
+	struct arguments arguments;
+	struct link_handle *link;
+	char path[PATH_MAX];
+	int fd, error;
+
+	if (!arguments_read(env, info, 1, &arguments) || !read_text(env, arguments.at[0], "path", path, sizeof(path)))
+		return NULL;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return throw_errno(env, errno, "link at %s", path);
+	/* A map or program answers too, with another struct: only a link has a program, and a type of this range. */
+	error = bpf_obj_get_info_by_fd(fd, &link_info, &bytes) ? errno : 0;
+	if (!error &&
+	    (bytes < offsetof(struct bpf_link_info, prog_id) + sizeof(link_info.prog_id) || !link_info.prog_id))
+		error = EINVAL;
+	link = error ? NULL : calloc(1, sizeof(*link));
+	if (!link) {
+		close(fd);
+		return throw_errno(env, error ?: ENOMEM, "link at %s", path);
+	}
+	link->fd = fd;
+	return make_handle(env, handle_link, link, link_finalize);
+}
+
 /* linkClose(link) */
 static napi_value link_close(napi_env env, napi_callback_info info)
 {
@@ -277,6 +332,8 @@ void link_exports(napi_env env, napi_value exports)
 	add_function(env, exports, "supportsUprobeMulti", supports_uprobe_multi);
 	add_function(env, exports, "attachUprobe", attach_uprobe);
 	add_function(env, exports, "attachProgram", attach_program);
+	add_function(env, exports, "linkPin", link_pin);
+	add_function(env, exports, "linkOpen", link_open);
 	add_function(env, exports, "linkClose", link_close);
 	add_function(env, exports, "linksClose", links_close);
 }

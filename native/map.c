@@ -446,6 +446,20 @@ static napi_value map_open(napi_env env, napi_callback_info info)
 	return result;
 }
 
+/* mapFreeze(map): nobody changes it through bpf(2) any more; programs still could. */
+static napi_value map_freeze(napi_env env, napi_callback_info info)
+{
+	struct arguments arguments;
+	struct map_handle *map;
+
+	if (!arguments_read(env, info, 1, &arguments))
+		return NULL;
+	map = read_map(env, arguments.at[0]);
+	if (map && bpf_map_freeze(map->fd))
+		throw_errno(env, errno, "map %s cannot be frozen", map->name);
+	return NULL;
+}
+
 /* mapClose(map) */
 static napi_value map_close(napi_env env, napi_callback_info info)
 {
@@ -469,5 +483,6 @@ void map_exports(napi_env env, napi_value exports)
 	add_function(env, exports, "mapSweep", map_sweep);
 	add_function(env, exports, "mapPin", map_pin);
 	add_function(env, exports, "mapOpen", map_open);
+	add_function(env, exports, "mapFreeze", map_freeze);
 	add_function(env, exports, "mapClose", map_close);
 }

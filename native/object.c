@@ -404,6 +404,34 @@ static napi_value object_map(napi_env env, napi_callback_info info)
 	return map_wrap(env, bpf_map__fd(map), bpf_map__name(map));
 }
 
+/* objectInstall(object, program, map, index): the program becomes that entry of a map of programs (for tail calls). */
+static napi_value object_install(napi_env env, napi_callback_info info)
+{
+	struct object_handle *handle;
+	struct arguments arguments;
+	struct bpf_program *program;
+	struct map_handle *map;
+	int64_t index;
+	uint32_t key;
+	int fd;
+
+	if (!arguments_read(env, info, 4, &arguments))
+		return NULL;
+	handle = read_object(env, arguments.at[0]);
+	if (!handle)
+		return NULL;
+	program = find_program(env, handle, arguments.at[1]);
+	if (!program || !read_handle(env, arguments.at[2], handle_map, (void **)&map) ||
+	    !read_number(env, arguments.at[3], "index", &index))
+		return NULL;
+	key = index;
+	fd = bpf_program__fd(program);
+	if (bpf_map_update_elem(map->fd, &key, &fd, BPF_ANY))
+		return throw_errno(env, errno, "program %s cannot become entry %u of map %s",
+				   bpf_program__name(program), key, map->name);
+	return NULL;
+}
+
 /* objectClose(object): unloads what nothing else holds (links and map handles hold). */
 static napi_value object_close(napi_env env, napi_callback_info info)
 {
@@ -427,5 +455,6 @@ void object_exports(napi_env env, napi_value exports)
 	add_function(env, exports, "objectLoad", object_load);
 	add_function(env, exports, "programInfo", program_info);
 	add_function(env, exports, "objectMap", object_map);
+	add_function(env, exports, "objectInstall", object_install);
 	add_function(env, exports, "objectClose", object_close);
 }

@@ -3,11 +3,13 @@
  * (native/gate.c) and what it asks.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
-import type { Socket } from "node:net";
+import { once } from "node:events";
+import { readFileSync, rmSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { constants } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import { KloakError } from "../errors.ts";
-import { buildFile } from "../run/native.ts";
+import { buildFile, errorCode } from "../run/native.ts";
 
 export interface HeldFile {
   /** Opens that very file. */
@@ -21,44 +23,112 @@ export interface HeldFile {
 /** `known`: the file need not be asked about again until it is modified. */
 export type Answer = "known" | "ask-again";
 
-export interface GateOptions {
-  readonly asked: (file: HeldFile) => Answer | Promise<Answer>;
-  /** No answer came in time, and the file was let through. */
-  readonly late: (file: HeldFile) => void;
-  readonly failed: (error: unknown) => void;
+/** A file that was let through before anybody had looked at it. */
+export interface Passed {
+  readonly pid: number;
+  readonly purpose: HeldFile["purpose"];
+  /** `late`: no answer came in time. `crowded`: its workload had too many held at once. */
+  readonly why: "late" | "crowded";
 }
 
-/** How long an execve waits for an answer, in milliseconds: longer than a busy host takes for a large new file. */
+export interface GateOptions {
+  readonly asked: (file: HeldFile) => Answer | Promise<Answer>;
+  readonly passed: (passed: Passed) => void;
+  /** As many more were let through while nobody was there to be told. */
+  readonly missed: (count: number) => void;
+  /** A watched file has been written to; `DEVICE-INODE`. */
+  readonly modified: (place: string) => void;
+  readonly failed: (error: unknown) => void;
+  /** A gate that outlives us: where it listens, and where the probes of files are pinned. */
+  readonly lasting?: { readonly socket: string; readonly links: string };
+}
+
+/**
+ * How long a file waits for an answer, in milliseconds: longer than a busy host takes for a large new file. What is let
+ * through is not hooked when it starts.
+ */
 const waitMs = 5000;
+const startDeadlineMs = 10_000;
+/** A gate that takes longer to answer holds up everybody's programs: it is ended, and the kernel lets them through. */
+const answerDeadlineMs = 5000;
 
 export class Gate {
-  readonly #process: ChildProcess;
   readonly #control: Socket;
   readonly #options: GateOptions;
+  /** Ends with us. */
+  readonly #child: ChildProcess | undefined;
   readonly #ready: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  #pid = 0;
   #partial = "";
   #closing = false;
 
-  private constructor(child: ChildProcess, options: GateOptions) {
-    this.#process = child;
-    this.#control = child.stdio[3] as Socket;
+  private constructor(control: Socket, child: ChildProcess | undefined, options: GateOptions) {
+    this.#control = control;
+    this.#child = child;
     this.#options = options;
-    this.#control.setEncoding("utf8");
-    this.#control.on("data", (text: string) => this.#read(text));
-    this.#control.on("error", () => undefined);
-    child.on("error", (error) => this.#ended(error.message));
-    child.on("exit", (status, signal) => this.#ended(`it ended with ${signal ?? status}`));
+    control.setEncoding("utf8");
+    control.on("data", (text: string) => this.#read(text));
+    control.on("error", () => undefined);
+    control.on("close", () => this.#ended());
   }
 
-  /** Resolves when the gate stands, with nothing to guard yet. */
+  /** Resolves when the gate stands. One that outlives its agents asks about everything again. */
   static async open(options: GateOptions): Promise<Gate> {
-    const child = spawn(buildFile("kloak-gate"), [String(waitMs)], {
-      stdio: ["ignore", "ignore", "ignore", "pipe"],
-      env: {},
-    });
-    const gate = new Gate(child, options);
-    await gate.#answer();
+    const gate = await (options.lasting === undefined ? Gate.#start(options) : Gate.#join(options, options.lasting));
+    gate.#control.write("forget\n");
+    await gate.sync();
     return gate;
+  }
+
+  static #start(options: GateOptions): Gate {
+    const stdio = ["ignore", "ignore", "ignore", "pipe"] as const;
+    const child = spawn(buildFile("kloak-gate"), [String(waitMs)], { stdio: [...stdio], env: {} });
+    child.on("error", options.failed);
+    return new Gate(child.stdio[3] as Socket, child, options);
+  }
+
+  static async #join(options: GateOptions, { socket, links }: { socket: string; links: string }): Promise<Gate> {
+    const standing = await dial(socket);
+    if (standing !== undefined) return new Gate(standing, undefined, options);
+    rmSync(socket, { force: true });
+    const child = spawn(buildFile("kloak-gate"), [String(waitMs), socket, links], {
+      stdio: "ignore",
+      env: {},
+      detached: true,
+    });
+    child.on("error", options.failed);
+    child.unref();
+    for (const deadline = performance.now() + startDeadlineMs; performance.now() < deadline; await delay(5)) {
+      const control = await dial(socket);
+      if (control !== undefined) return new Gate(control, undefined, options);
+      if (child.exitCode !== null) break;
+    }
+    throw new KloakError("gate-refused", "kloak-gate did not start. `kloak doctor` says what this host lacks.");
+  }
+
+  /** The process that holds files. */
+  get pid(): number {
+    return this.#pid;
+  }
+
+  /** Resolves when all that was asked for is done. */
+  async sync(): Promise<void> {
+    const answered = this.#answer();
+    this.#control.write("sync\n");
+    // Twice: it may be us who were stopped, and its answer lies there unread.
+    let late = setTimeout(() => {
+      late = setTimeout(() => this.#stuck(), answerDeadlineMs / 5);
+    }, answerDeadlineMs);
+    try {
+      await answered;
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  /** Says when the file has been written to, once. */
+  watch(path: string): void {
+    if (!path.includes("\n")) this.#control.write(`watch ${path}\n`);
   }
 
   /** Processes in this network namespace are held; all others pass at once. */
@@ -79,18 +149,34 @@ export class Gate {
     const devices = new Map(mounts.map((mount) => [mount.device, mount]));
     for (const { path } of devices.values()) this.#control.write(`filesystem /proc/${pid}/root${path}\n`);
     for (const { path } of mounts) this.#control.write(`mount /proc/${pid}/root${path}\n`);
-    this.#control.write("sync\n");
-    await this.#answer();
+    await this.sync();
   }
 
+  /** Guards execve on the file systems of our own mount namespace, and nothing else of it. */
+  async guardHost(): Promise<void> {
+    const mounts = parseMounts(readFileSync("/proc/self/mountinfo", "utf8")).filter(mayHoldCode);
+    for (const { path } of new Map(mounts.map((mount) => [mount.device, mount])).values())
+      this.#control.write(`filesystem ${path}\n`);
+    await this.sync();
+  }
+
+  /** A gate that outlives us goes on. */
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    const { exitCode, signalCode } = this.#process;
-    if (exitCode !== null || signalCode !== null) return;
-    const exited = new Promise<void>((resolve) => this.#process.once("exit", () => resolve()));
+    const child = this.#child;
+    const exited =
+      child === undefined || child.exitCode !== null || child.signalCode !== null ? undefined : once(child, "exit");
     this.#control.destroy();
     await exited;
+  }
+
+  /** Ends a gate that would outlive us. */
+  async leave(): Promise<void> {
+    this.#closing = true;
+    const closed = once(this.#control, "close");
+    this.#control.write("leave\n");
+    await closed;
   }
 
   #answer(): Promise<void> {
@@ -104,15 +190,17 @@ export class Gate {
   }
 
   #hear([word, first = "", second = "", third = ""]: string[]): void {
-    if (word === "ready") this.#ready.shift()?.resolve();
+    if (word === "gate") this.#pid = Number(first);
+    else if (word === "ready") this.#ready.shift()?.resolve();
     else if (word === "failed") this.#refused(first, Number(second));
-    else if (word === "late") this.#options.late(this.#file(first, second, third));
-    else if (word === "asked") void this.#ask(first, this.#file(first, second, third));
-  }
-
-  #file(id: string, pid: string, purpose: string): HeldFile {
-    const path = `/proc/${this.#process.pid}/fd/${id}`;
-    return { path, pid: Number(pid), purpose: purpose === "exec" ? "exec" : "open" };
+    else if (word === "late" || word === "crowded")
+      this.#options.passed({ pid: Number(first), purpose: purposeOf(second), why: word });
+    else if (word === "missed") this.#options.missed(Number(first));
+    else if (word === "modified") this.#options.modified(first);
+    else if (word === "asked") {
+      const path = `/proc/${this.#pid}/fd/${first}`;
+      void this.#ask(first, { path, pid: Number(second), purpose: purposeOf(third) });
+    }
   }
 
   async #ask(id: string, file: HeldFile): Promise<void> {
@@ -136,15 +224,38 @@ export class Gate {
     else this.#ready.shift()?.reject(error);
   }
 
-  #ended(why: string): void {
-    if (this.#closing) return;
+  #stuck(): void {
+    try {
+      if (this.#pid !== 0) process.kill(this.#pid, "SIGKILL");
+    } catch {
+      // it has ended
+    }
+  }
+
+  #ended(): void {
     const error = new KloakError(
       "gate-ended",
-      `kloak-gate is gone: ${why}. New programs are hooked only after they have started.`,
+      "kloak-gate is gone. New programs are hooked only after they have started.",
     );
     for (const { reject } of this.#ready.splice(0)) reject(error);
-    this.#options.failed(error);
+    if (this.#closing) return;
     this.#closing = true;
+    this.#options.failed(error);
+  }
+}
+
+function purposeOf(word: string): HeldFile["purpose"] {
+  return word === "exec" ? "exec" : "open";
+}
+
+async function dial(path: string): Promise<Socket | undefined> {
+  const socket = connect(path);
+  try {
+    await once(socket, "connect");
+    return socket;
+  } catch (error) {
+    if (errorCode(error) === "ENOENT" || errorCode(error) === "ECONNREFUSED") return undefined;
+    throw error;
   }
 }
 
@@ -172,6 +283,8 @@ const withoutPrograms = new Set([
   ...["pstore", "efivarfs", "configfs", "hugetlbfs", "binfmt_misc", "autofs", "rpc_pipefs", "nsfs", "fusectl"],
 ]);
 
+/** Not FUSE: whoever serves it, a workload perhaps, could let us and the gate wait for ever for a byte of a file. */
 function mayHoldCode({ type, options, path }: Mount): boolean {
-  return !withoutPrograms.has(type) && !options.includes("noexec") && !path.includes("\n");
+  const plain = !withoutPrograms.has(type) && type !== "fuse" && !type.startsWith("fuse.");
+  return plain && !options.includes("noexec") && !path.includes("\n");
 }

@@ -1,12 +1,18 @@
 /* Files whose TLS code is hooked: each once, for all processes that map it now or later. */
+import { createHash } from "node:crypto";
 import type { Dataplane, Link } from "../dataplane/index.ts";
+import type { LinkPlace } from "../dataplane/pins.ts";
 import { KloakError } from "../errors.ts";
-import { Discoverer, type Discovery, type FileReference, type Hook } from "../hooks/index.ts";
+import { Discoverer, type Discovery, type FileReference, FileSource, type Hook } from "../hooks/index.ts";
 
 /** What hooking needs of a data plane. */
 export interface Prober {
   attachUprobe: Dataplane["attachUprobe"];
   hasProgram(program: string): boolean;
+  /** Whether an earlier agent's probes are there. */
+  isKept(keep: LinkPlace): boolean;
+  /** Is told of each file that is hooked now. */
+  hooked(path: string): void;
 }
 
 export interface HookedFile {
@@ -17,6 +23,8 @@ export interface HookedFile {
   readonly tls: "hooked" | "unknown" | "none";
   /** Any of its code is hooked. */
   readonly heard: boolean;
+  /** Its hooks are new: who mapped it before was not heard until now. */
+  readonly fresh: boolean;
   /** Of `unknown`: which stack, and why it is not hooked. */
   readonly stack: string | null;
   readonly why: string;
@@ -25,68 +33,162 @@ export interface HookedFile {
 interface Entry {
   readonly file: HookedFile;
   readonly links: readonly Link[];
+  readonly keep: LinkPlace;
+  /** On whose account it is hooked; undefined when they are gone. */
+  readonly share: number | undefined;
 }
+
+export interface HookLimits {
+  /** Files with hooks that one workload may cause: it can write any number of libcryptos. */
+  readonly perShare: number;
+  /** Files with hooks; those that no workload accounts for make room. */
+  readonly hooked: number;
+  /** Files with TLS code that is not hooked; what is forgotten is looked at again. */
+  readonly unhooked: number;
+}
+
+export const hookLimits: HookLimits = { perShare: 128, hooked: 1024, unhooked: 4096 };
+
+/** What an instruction may have, and more than what the kernel keeps of the one that a breakpoint replaces. */
+const codeBytes = 16;
 
 export class HookedFiles {
   readonly #prober: Prober;
+  readonly #limits: HookLimits;
   readonly #discoverer = new Discoverer();
-  readonly #entries = new Map<string, Entry>();
+  /** By place: one inode has one content. */
+  readonly #hooked = new Map<string, Entry>();
+  readonly #unhooked = new Map<string, Entry>();
 
-  constructor(prober: Prober) {
+  constructor(prober: Prober, limits = hookLimits) {
     this.#prober = prober;
+    this.#limits = limits;
   }
 
   /** Files with hooks in them. */
   get hookedCount(): number {
-    return [...this.#entries.values()].filter(({ links }) => links.length > 0).length;
+    return this.#hooked.size;
+  }
+
+  /** Whether hooks that an earlier agent has left are in use. */
+  has({ place, sign }: LinkPlace): boolean {
+    return this.#hooked.get(place)?.keep.sign === sign;
   }
 
   /**
-   * Hooks the file if it is new and has TLS code that is known.
+   * Hooks the file if it is new and has TLS code that is known. Of a file that has been written to since, the hooks of
+   * the old content go first: on the new one they would stand anywhere.
+   * @param share on whose account: asked for only if there is something to hook
    * @throws ElfError if it cannot be read
    */
-  hook(reference: FileReference): HookedFile {
+  hook(reference: FileReference, share: () => number = () => 0): HookedFile {
     const discovery = this.#discoverer.discover(reference);
-    const { device, inode, size, modifiedNs } = discovery.identity;
-    const key = [device, inode, size, modifiedNs].join(":");
-    const known = this.#entries.get(key);
-    if (known !== undefined) return known.file;
-    const entry = this.#attach(key, discovery, reference.path);
+    const key = discovery.identity.inodeKey;
+    const place = placeOf(key);
+    const before = this.#hooked.get(place);
+    if (before?.file.key === key) return before.file;
+    const known = this.#unhooked.get(place);
+    if (before === undefined && known?.file.key === key) return known.file;
+    this.#unhooked.delete(place);
+
+    const hooks = discovery.stacks.flatMap((plan) => plan.hooks).filter((hook) => this.#wanted(hook));
+    const keep = { place, sign: hooks.length === 0 ? "" : signOf(hooks, reference) };
+    if (before !== undefined && before.keep.sign === keep.sign) {
+      // Another owner or mode, a link more: the code is what it was.
+      const file = { ...before.file, key, fresh: false };
+      this.#hooked.set(place, { ...before, file });
+      return file;
+    }
+    if (before !== undefined) this.#unhook(place, before);
+    const entry = this.#attach(key, discovery, reference.path, hooks, keep, share);
+    if (entry.links.length > 0) this.#hooked.set(place, { ...entry, file: { ...entry.file, fresh: false } });
     // What has no TLS code, which are most files, need not be kept: the discoverer remembers the recent ones.
-    if (entry.file.tls !== "none") this.#entries.set(key, entry);
+    else if (entry.file.tls !== "none") this.#remember(place, entry);
     return entry.file;
   }
 
-  #attach(key: string, discovery: Discovery, path: string): Entry {
+  /** The file at this place has been written to. */
+  changed(place: string): void {
+    const entry = this.#hooked.get(place);
+    if (entry !== undefined) this.#unhook(place, entry);
+    this.#unhooked.delete(place);
+  }
+
+  /** A workload is gone. Its files stay hooked, others of the same image may come, until there is no more room. */
+  release(share: number): void {
+    for (const [place, entry] of this.#hooked)
+      if (entry.share === share) this.#hooked.set(place, { ...entry, share: undefined });
+  }
+
+  #unhook(place: string, entry: Entry): void {
+    this.#hooked.delete(place);
+    for (const link of entry.links) link.close();
+  }
+
+  #remember(place: string, entry: Entry): void {
+    const oldest = this.#unhooked.keys().next();
+    if (this.#unhooked.size >= this.#limits.unhooked && oldest.done !== true) this.#unhooked.delete(oldest.value);
+    this.#unhooked.set(place, entry);
+  }
+
+  #wanted({ required, program }: Hook): boolean {
+    return required || this.#prober.hasProgram(program);
+  }
+
+  #attach(
+    key: string,
+    discovery: Discovery,
+    path: string,
+    hooks: readonly Hook[],
+    keep: LinkPlace,
+    share: () => number,
+  ): Entry {
     const about = { key, name: discovery.path };
     const unheard = discovery.tls === "unknown" ? discovery.evidence[0] : undefined;
     const [stack, why] = [unheard?.stack ?? null, unheard?.sign ?? ""];
-    const hooks = discovery.stacks.flatMap((plan) => plan.hooks);
+    const none = { links: [], keep, share: undefined };
     if (hooks.length === 0) {
       const tls = discovery.tls === "known" ? "hooked" : discovery.tls;
-      return { file: { ...about, tls, heard: false, stack, why }, links: [] };
+      return { ...none, file: { ...about, tls, heard: false, fresh: false, stack, why } };
     }
     try {
-      const links = this.#attachAll(hooks, path);
-      return {
-        file: { ...about, tls: discovery.tls === "unknown" ? "unknown" : "hooked", heard: true, stack, why },
-        links,
-      };
+      const account = share();
+      this.#makeRoom(account);
+      const fresh = !this.#prober.isKept(keep);
+      this.#prober.hooked(path);
+      const links = this.#attachAll(hooks, path, keep);
+      const tls = discovery.tls === "unknown" ? "unknown" : "hooked";
+      return { file: { ...about, tls, heard: true, fresh, stack, why }, links, keep, share: account };
     } catch (error) {
       const reason = `its functions cannot be hooked: ${error instanceof Error ? error.message : String(error)}`;
       const name = discovery.stacks[0]?.stack ?? null;
-      return { file: { ...about, tls: "unknown", heard: false, stack: name, why: reason }, links: [] };
+      return { ...none, file: { ...about, tls: "unknown", heard: false, fresh: false, stack: name, why: reason } };
     }
   }
 
-  /** All required ones, or none. */
-  #attachAll(hooks: readonly Hook[], path: string): Link[] {
+  /** @throws KloakError `too-many-files` if it is at the cost of others */
+  #makeRoom(share: number): void {
+    let own = 0;
+    let idle: [string, Entry] | undefined;
+    for (const [place, entry] of this.#hooked) {
+      if (entry.share === share) own += 1;
+      if (entry.share === undefined) idle ??= [place, entry];
+    }
+    if (own >= this.#limits.perShare) {
+      throw new KloakError("too-many-files", `${own} files of this workload are hooked, and no more are`);
+    }
+    if (this.#hooked.size < this.#limits.hooked) return;
+    if (idle === undefined)
+      throw new KloakError("too-many-files", `${this.#hooked.size} files are hooked, and no more are`);
+    this.#unhook(...idle);
+  }
+
+  /** All of them, or none. */
+  #attachAll(hooks: readonly Hook[], path: string, keep: LinkPlace): Link[] {
     const links: Link[] = [];
     try {
-      for (const { program, fileOffset, required } of hooks) {
-        if (!required && !this.#prober.hasProgram(program)) continue;
-        links.push(this.#prober.attachUprobe({ program, path, offset: fileOffset }));
-      }
+      for (const { program, fileOffset } of hooks)
+        links.push(this.#prober.attachUprobe({ program, path, offset: fileOffset, keep }));
       return links;
     } catch (error) {
       for (const link of links) link.close();
@@ -95,9 +197,27 @@ export class HookedFiles {
   }
 }
 
-export function proberOf(dataplane: Dataplane): Prober {
+/** `DEVICE-INODE`, as the gate says it too. */
+function placeOf(inodeKey: string): string {
+  return inodeKey.split(":").slice(0, 2).join("-");
+}
+
+/** Equal as long as the breakpoints stand where they did and replace what they did. */
+function signOf(hooks: readonly Hook[], { path, name = path }: FileReference): string {
+  using source = new FileSource(path, { name });
+  const hash = createHash("sha256");
+  for (const { program, fileOffset } of hooks) {
+    const length = Math.min(codeBytes, source.size - fileOffset);
+    hash.update(`${program} ${fileOffset} `).update(source.read(fileOffset, length));
+  }
+  return hash.digest("hex").slice(0, 24);
+}
+
+export function proberOf(dataplane: Dataplane, hooked: (path: string) => void): Prober {
   return {
     attachUprobe: (target) => dataplane.attachUprobe(target),
+    isKept: (keep) => dataplane.isKept(keep),
+    hooked,
     hasProgram: (program) => {
       try {
         dataplane.objectOf(program);

@@ -1,7 +1,7 @@
 /*
  * What becomes of each file that a workload executes or opens: hooked, or said to be unprotected.
  */
-import { readFileSync, readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { basename } from "node:path";
 import { coverageOf, ElfError, libraries, processFiles } from "../hooks/index.ts";
 import type { Answer, HeldFile } from "./gate.ts";
@@ -55,23 +55,26 @@ export class Protection {
     return file.purpose === "exec" ? this.#executed(file) : this.#mapped(file);
   }
 
-  /** Hooks what a process has mapped. */
+  /** Hooks what a process has mapped. What it had encrypted by then was not heard. */
   running(pid: number): void {
     let files: readonly HookedFile[];
     try {
-      const mapped = processFiles(pid).flatMap((reference) => this.#hook(reference.path, reference.name) ?? []);
+      const mapped = processFiles(pid).flatMap((reference) => this.#hook(reference.path, reference.name, pid) ?? []);
       // One that has just started maps its libraries one by one: it is judged by all that it needs.
       const needed = this.#needed(nameOf(`/proc/${pid}/exe`), pid);
       files = [...new Map([...mapped, ...needed].map((file) => [file.key, file])).values()];
     } catch {
       return; // it has ended
     }
-    this.#judge(pid, commandOf(pid), files);
+    const command = commandOf(pid);
+    for (const { name, fresh } of files)
+      if (fresh) this.#listener.unprotected(pid, command, null, lateText(name, command));
+    this.#judge(pid, command, files);
   }
 
   #executed({ path, pid }: HeldFile): Answer {
     const name = nameOf(path);
-    const own = this.#hook(path, name);
+    const own = this.#hook(path, name, pid);
     if (own === undefined) return "ask-again";
     const needed = this.#needed(name, pid);
     const files = [own, ...needed.filter(({ key }) => key !== own.key)];
@@ -87,7 +90,7 @@ export class Protection {
       const root = `/proc/${pid}/root`;
       const environment = { LD_LIBRARY_PATH: environmentOf(pid, "LD_LIBRARY_PATH") };
       const { files } = libraries(executable, { root, environment });
-      return files.flatMap(({ hostPath, path }) => this.#hook(hostPath, path) ?? []);
+      return files.flatMap(({ hostPath, path }) => this.#hook(hostPath, path, pid) ?? []);
     } catch (error) {
       this.#listener.detail(`libraries of ${executable}: ${error instanceof Error ? error.message : String(error)}`);
       return [];
@@ -96,7 +99,7 @@ export class Protection {
 
   #mapped({ path, pid }: HeldFile): Answer {
     const name = nameOf(path);
-    const file = this.#hook(path, name);
+    const file = this.#hook(path, name, pid);
     if (file === undefined) return "ask-again";
     this.#meet(file, name, pid);
     if (file.tls !== "unknown") return "known";
@@ -148,9 +151,9 @@ export class Protection {
     this.#listener.unprotected(pid, command, file.stack, unheardText(file, command));
   }
 
-  #hook(path: string, name: string): HookedFile | undefined {
+  #hook(path: string, name: string, pid: number): HookedFile | undefined {
     try {
-      return this.#files.hook({ path, name });
+      return this.#files.hook({ path, name }, () => netnsOf(pid));
     } catch (error) {
       if (!(error instanceof ElfError)) throw error;
       this.#listener.detail(error.message);
@@ -164,6 +167,19 @@ const heardStack = [{}] as never;
 function unheardText(file: HookedFile, command: string): string {
   const next = "Placeholders that it sends go out as they are";
   return `${command}: TLS code of ${file.name} is not hooked (${file.why}). ${next}.`;
+}
+
+function lateText(name: string, command: string): string {
+  return `${command} had started before the TLS code of ${name} was hooked. What it sends on connections from before then goes out as it is.`;
+}
+
+/** Inode of its network namespace; 0 when it has ended. */
+function netnsOf(pid: number): number {
+  try {
+    return statSync(`/proc/${pid}/ns/net`).ino;
+  } catch {
+    return 0;
+  }
 }
 
 function remember(set: Set<string>, item: string, limit: number): void {

@@ -1,10 +1,13 @@
 /* Secrets in the kernel's tables. */
-import type { Dataplane } from "../dataplane/index.ts";
+import { createHmac } from "node:crypto";
+import type { AttestRule } from "../attest/index.ts";
+import { type Dataplane, encoding } from "../dataplane/index.ts";
 import type { SecretValue } from "../placeholder/index.ts";
-import { type BoundSecret, compileSecret } from "../policy/compile.ts";
-import { anySecret, mergeHostRows } from "../policy/host-rows.ts";
-import type { SecretPolicy } from "../policy/policy.ts";
-import type { HostKey, HostRule, KernelRows, Row, SecretRow } from "../policy/rows.ts";
+import { type BoundSecret, compileSecret, tokenRow } from "../policy/compile.ts";
+import { anySecret, hostRows, mergeHostRows, networkRows } from "../policy/host-rows.ts";
+import { parsePolicy, type PolicyInput, type SecretPolicy } from "../policy/policy.ts";
+import type { HostKey, HostRule, KernelRows, NetworkKey, Row, SecretRow } from "../policy/rows.ts";
+import type { Book } from "./book.ts";
 
 /** A secret that workloads may use. */
 export interface SecretBinding {
@@ -17,26 +20,46 @@ export interface SecretBinding {
   readonly roots: readonly string[];
   /** Numbers of the workloads. */
   readonly workloads: readonly number[];
+  /** Where it is to be known to later agents: its source's name for it, and its policy as written. */
+  readonly lasting?: { readonly id: string; readonly settings: PolicyInput };
 }
 
+/** What is kept of a secret; its other rows are found in the kernel's tables by its number. */
 interface Held {
-  readonly binding: SecretBinding;
-  readonly rows: KernelRows;
+  readonly policy: SecretPolicy;
+  readonly roots: readonly string[];
+  readonly hosts: readonly Row<HostKey, HostRule>[];
+  readonly networks: readonly Row<NetworkKey, HostRule>[];
+  readonly id: string | undefined;
+  readonly digest: string;
 }
 
 /** Numbers are given out once, so that what is still in flight under an old one meets nothing new. */
 export class SecretTables {
   readonly #dataplane: Dataplane;
+  readonly #book: Book;
   readonly #held = new Map<number, Held>();
-  #names = new Map<number, string>();
-  #last = 0;
+  readonly #names = new Map<number, string>();
 
-  constructor(dataplane: Dataplane) {
+  /** Knows at once what an earlier agent has left in the tables. */
+  constructor(dataplane: Dataplane, book: Book) {
     this.#dataplane = dataplane;
+    this.#book = book;
+    for (const [number, { id, name, settings, roots, digest }] of book.secrets()) {
+      if (digest === unfinished) continue;
+      this.#names.set(number, name);
+      this.#held.set(number, { ...this.#rowsOf(number, parsePolicy(settings)), roots, id, digest });
+    }
+    if (book.lasting) this.#dropHalfWritten();
   }
 
-  get bindings(): readonly SecretBinding[] {
-    return [...this.#held.values()].map(({ binding }) => binding);
+  get rules(): AttestRule[] {
+    return [...this.#held.values()].map(({ policy, roots }) => ({ ...policy, roots }));
+  }
+
+  /** By the names that sources have for them. */
+  get ids(): ReadonlyMap<string, number> {
+    return new Map([...this.#held].flatMap(([number, { id }]) => (id === undefined ? [] : [[id, number]])));
   }
 
   /** Also of a secret that is bound no more: its last events may come after. */
@@ -46,13 +69,34 @@ export class SecretTables {
 
   /** Enters a secret; from here on it is substituted. Returns its number. */
   add(binding: SecretBinding): number {
-    this.#last += 1;
-    const number = this.#last;
+    const number = this.#book.nextSecret();
     const bound: BoundSecret = { number, ...binding };
-    const rows = compileSecret(bound, (name) => this.#dataplane.hashName(name));
-    this.#held.set(number, { binding, rows });
-    this.#names.set(number, binding.name);
+    const rows = compileSecret(bound, this.#hash);
+    const digest = this.#digest(binding);
+    const { policy, roots, lasting, name } = binding;
+    this.#held.set(number, { policy, roots, hosts: rows.hosts, networks: rows.networks, id: lasting?.id, digest });
+    this.#names.set(number, name);
+    if (this.#names.size > namesMax) this.#forgetNames();
+    const note = (digest: string) => lasting && this.#book.noteSecret(number, { ...lasting, name, roots, digest });
+    note(unfinished);
     this.#write(rows);
+    note(digest);
+    return number;
+  }
+
+  /**
+   * As `add`, for what may be there already: with the same value and policy it keeps its number, and requests that are on
+   * their way go through.
+   */
+  put(binding: SecretBinding): number {
+    const before = binding.lasting === undefined ? undefined : this.ids.get(binding.lasting.id);
+    if (before === undefined) return this.add(binding);
+    if (this.#held.get(before)?.digest === this.#digest(binding)) {
+      this.#setWorkloads(before, binding);
+      return before;
+    }
+    const number = this.add(binding);
+    this.remove(before);
     return number;
   }
 
@@ -61,14 +105,72 @@ export class SecretTables {
     const held = this.#held.get(number);
     if (held === undefined) return;
     this.#held.delete(number);
+    this.#book.forget("secret", number);
+    this.#wipe(number, held);
+    this.#shareHosts(held.hosts.filter(({ key }) => key.secret === anySecret));
+  }
+
+  /** A workload is gone: nothing of what it could use is found under its number any more. */
+  removeWorkload(workload: number): void {
+    const { tokens } = this.#dataplane.maps;
+    for (const key of tokens.keys()) if (key.workload === workload) tokens.delete(key);
+  }
+
+  #setWorkloads(number: number, { placeholder, workloads }: SecretBinding): void {
+    const { tokens } = this.#dataplane.maps;
+    const wanted = new Set([0, ...workloads]);
+    for (const workload of wanted) {
+      const { key, value } = tokenRow(workload, placeholder, number);
+      tokens.set({ workload, token: Buffer.from(key.token) }, value);
+    }
+    for (const [key, secret] of tokens.entriesNow())
+      if (secret === number && !wanted.has(key.workload)) tokens.delete(key);
+  }
+
+  #rowsOf(number: number, policy: SecretPolicy): Pick<Held, "policy" | "hosts" | "networks"> {
+    return { policy, hosts: hostRows(number, policy, this.#hash), networks: networkRows(number, policy) };
+  }
+
+  readonly #hash = (name: string): bigint => this.#dataplane.hashName(name);
+
+  /** Under the data plane's key, which only root can read: nobody can try values on it. */
+  #digest({ value, placeholder, policy, roots, name }: SecretBinding): string {
+    const hmac = createHmac("sha256", this.#dataplane.macKey);
+    for (const part of [value.reveal(), placeholder, JSON.stringify(policy), JSON.stringify(roots), name]) {
+      const bytes = Buffer.from(part);
+      hmac.update(`${bytes.length} `).update(bytes);
+    }
+    return hmac.digest("hex");
+  }
+
+  /** An agent died while it entered or removed a secret: what nobody has written down is not used. */
+  #dropHalfWritten(): void {
     const { maps } = this.#dataplane;
-    const { rows } = held;
-    for (const { key } of rows.tokens) maps.tokens.delete({ workload: key.workload, token: Buffer.from(key.token) });
-    for (const { key } of rows.secrets) maps.secrets.delete(key);
-    for (const { key } of rows.networks) maps.networks.delete({ ...key, address: Buffer.from(key.address) });
-    for (const { key } of rows.hosts) if (key.secret !== anySecret) maps.hosts.delete(key);
-    for (const { key } of rows.secretChunks) maps.secret_chunks.delete(key);
-    this.#shareHosts(rows.hosts.filter(({ key }) => key.secret === anySecret));
+    const unknown = new Set<number>();
+    const note = (number: number) => number !== anySecret && !this.#held.has(number) && unknown.add(number);
+    for (const [, number] of maps.tokens.entriesNow()) note(number);
+    for (const number of maps.secrets.keys()) note(number);
+    for (const { secret } of maps.secret_chunks.keys()) note(secret);
+    for (const number of unknown) {
+      this.#wipe(number, undefined);
+      this.#book.forget("secret", number);
+    }
+    for (const key of maps.hosts.keys())
+      if (key.secret !== anySecret && !this.#held.has(key.secret)) maps.hosts.delete(key);
+    for (const key of maps.networks.keys()) if (!this.#held.has(inHostOrder(key.secret))) maps.networks.delete(key);
+    this.#shareHosts(
+      maps.hosts.entriesNow().flatMap(([key, value]) => (key.secret === anySecret ? [{ key, value }] : [])),
+    );
+  }
+
+  #wipe(number: number, held: Held | undefined): void {
+    const { maps } = this.#dataplane;
+    for (const [key, secret] of maps.tokens.entriesNow()) if (secret === number) maps.tokens.delete(key);
+    maps.secrets.delete(number);
+    for (const { key } of held?.networks ?? []) maps.networks.delete({ ...key, address: Buffer.from(key.address) });
+    for (const { key } of held?.hosts ?? []) if (key.secret !== anySecret) maps.hosts.delete(key);
+    for (const code of Object.values(encoding))
+      for (let index = 0; maps.secret_chunks.delete({ secret: number, encoding: code, index }); index += 1);
   }
 
   #write(rows: KernelRows): void {
@@ -93,8 +195,8 @@ export class SecretTables {
   /** Names that several secrets allow have one row between them: what is left of it after a change of these. */
   #shareHosts(changed: readonly Row<HostKey, HostRule>[]): void {
     const wanted = new Map(changed.map(({ key }) => [`${key.kind} ${key.name}`, key]));
-    const rows = [...this.#held.values()].map(({ rows }) =>
-      rows.hosts.filter(({ key }) => key.secret === anySecret && wanted.has(`${key.kind} ${key.name}`)),
+    const rows = [...this.#held.values()].map(({ hosts }) =>
+      hosts.filter(({ key }) => key.secret === anySecret && wanted.has(`${key.kind} ${key.name}`)),
     );
     const { hosts } = this.#dataplane.maps;
     for (const { key, value } of mergeHostRows(rows)) {
@@ -103,6 +205,27 @@ export class SecretTables {
     }
     for (const key of wanted.values()) hosts.delete(key);
   }
+
+  /** The oldest of those that are bound no more. */
+  #forgetNames(): void {
+    for (const number of this.#names.keys()) {
+      if (this.#held.has(number)) continue;
+      this.#names.delete(number);
+      if (this.#names.size <= namesMax) return;
+    }
+  }
+}
+
+/** Digest of a secret whose rows are not all there. */
+const unfinished = "";
+
+/** Names of secrets that are bound, or were; only those that were are forgotten. */
+const namesMax = 8192;
+
+function inHostOrder(number: number): number {
+  const view = new DataView(new ArrayBuffer(4));
+  view.setUint32(0, number, true);
+  return view.getUint32(0, false);
 }
 
 function kernelSecret(row: SecretRow) {

@@ -1,8 +1,11 @@
 #!/usr/bin/env node
 /* The command `kloak`: what it understands. Each command's work is in a module of its own, loaded when it is called. */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { version } from "../version.ts";
 import { parsePortPair, parsePort } from "./ports.ts";
 import { Report, write } from "./report.ts";
+import { controlHelp, usualRun, usualState } from "./agent-help.ts";
+import type { AgentCommandOptions } from "./agent.ts";
 import type { AuditOptions } from "./audit.ts";
 import type { RunOptions } from "./run.ts";
 
@@ -11,7 +14,7 @@ const failure = 1;
 
 const program = new Command("kloak")
   .description("Applications hold placeholders; the kernel puts the secrets into their TLS records on the way out.")
-  .version("0.1.0")
+  .version(version)
   .enablePositionalOptions()
   .showHelpAfterError("(add --help for all options)")
   .configureOutput({
@@ -72,6 +75,22 @@ program
   });
 
 program
+  .command("agent")
+  .description("protect workloads for as long as it runs, and hand them on to the agent that comes after it")
+  .option("--state <folder>", "where the data plane is kept between agents, in a BPF file system", usualState)
+  .option("--run <folder>", "where it listens and is locked", usualRun)
+  .option("--audit <file>", "audit records, one JSON object a line (- for standard error)")
+  .option("--discard", "begin anew: what is kept is removed, and workloads that it protected have no network any more")
+  .addOption(new Option("--json", "messages as JSON, one a line").conflicts("quiet"))
+  .addOption(new Option("--quiet", "says nothing but errors").conflicts("verbose"))
+  .option("--verbose", "says what it does")
+  .addHelpText("after", controlHelp)
+  .action(async (options: AgentCommandOptions) => {
+    const { agentCommand } = await import("./agent.ts");
+    process.exitCode = await agentCommand(options);
+  });
+
+program
   .command("doctor")
   .description("say whether this host can run Kloak; exit 1 if something needed is missing")
   .addOption(json())
@@ -118,7 +137,7 @@ program
   .addOption(json())
   .action(async (options: { json?: boolean }) => {
     const { statusCommand } = await import("./status.ts");
-    process.exitCode = statusCommand(options);
+    process.exitCode = await statusCommand(options);
   });
 
 program

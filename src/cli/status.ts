@@ -1,8 +1,11 @@
+import { askAgent } from "../agent/control.ts";
 import { hostInterface, isAlive, list } from "../run/state.ts";
+import { usualRun } from "./agent-help.ts";
 import { write } from "./report.ts";
 
-/** `kloak status`: the runs on this host. */
-export function statusCommand(options: { readonly json?: boolean }): number {
+/** `kloak status`: the agent and the runs on this host. */
+export async function statusCommand(options: { readonly json?: boolean }): Promise<number> {
+  const agent = await askAgent(`${usualRun}/agent.sock`, { do: "status" }).catch(() => null);
   const runs = list().map((record) => ({
     id: record.id,
     state: isAlive(record.kloak) ? ("running" as const) : ("left over" as const),
@@ -12,8 +15,12 @@ export function statusCommand(options: { readonly json?: boolean }): number {
     startedAt: record.startedAt,
   }));
   if (options.json === true) {
-    write(1, `${JSON.stringify({ runs }, null, 2)}\n`);
-  } else if (runs.length === 0) {
+    write(1, `${JSON.stringify({ agent, runs }, null, 2)}\n`);
+    return 0;
+  }
+  if (agent !== null)
+    write(1, `The agent runs (pid ${String(agent["pid"])}). \`kloak status --json\` has more of it.\n`);
+  if (runs.length === 0) {
     write(1, "Nothing runs under kloak here.\n");
   } else {
     const lines = runs.map(

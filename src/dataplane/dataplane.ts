@@ -17,8 +17,12 @@ import { KloakError } from "../errors.ts";
 import { Btf } from "./btf.ts";
 import type { Codec } from "./codec.ts";
 import { BpfMap } from "./map.ts";
+import { Lasting } from "./lasting.ts";
+import type { Ledger } from "./ledger.ts";
 import { loadNative, type MapHandle, projectRoot, type RingHandle } from "./native.ts";
 import { BpfObject, closeLinks, type Link, type TcPlace } from "./object.ts";
+import type { LinkPlace, Pins } from "./pins.ts";
+import { shapesOf } from "./shape.ts";
 import { siphash } from "./siphash.ts";
 import { Sweeper } from "./sweeper.ts";
 import { counter, type Event, eventCodec, layouts, mapTypes } from "./types.gen.ts";
@@ -38,7 +42,12 @@ export interface DataplaneOptions {
   readonly variables?: Readonly<Record<string, Uint8Array>>;
   /** Other sizes of maps than the source gives. */
   readonly entries?: Readonly<Record<string, number>>;
+  /** Where it outlives this process, and where that of an earlier one is taken over from. Call `take` when it is ours. */
+  readonly pins?: Pins;
 }
+
+/** Besides those of the data plane itself, where it is to outlive its agent. */
+const lastingObjects = ["ledger", "hook"] as const;
 
 type MapTypes = typeof mapTypes;
 type Decoded<C> = C extends Codec<infer T> ? T : never;
@@ -54,6 +63,8 @@ export interface UprobeTarget {
   readonly offset: number | readonly number[];
   /** Only this process; whoever maps the file unless given. */
   readonly pid?: number;
+  /** Where the probe is kept in a data plane with `pins`: it outlives us, and one that is there already is taken over. */
+  readonly keep?: LinkPlace;
 }
 
 export type Counters = Readonly<Record<Exclude<keyof typeof counter, "count">, bigint>>;
@@ -61,28 +72,52 @@ export type Counters = Readonly<Record<Exclude<keyof typeof counter, "count">, b
 /** Our place among the classifiers of an interface. */
 const place: TcPlace = { handle: 0x6b, priority: 1 };
 
+/**
+ * @throws KloakError `no-object`, `bad-object`, `layout-drift`; with pins also `state-differs`, `state-damaged`
+ */
 export async function openDataplane(options: DataplaneOptions = {}): Promise<Dataplane> {
   const objectDir = options.objectDir ?? join(projectRoot, "build/bpf");
-  const macKey = Buffer.from(options.macKey ?? randomBytes(16));
+  const { pins } = options;
+  const names = objectNames.filter((name) => options.objects?.includes(name) ?? true);
+  const all = [...names, ...(pins === undefined ? [] : lastingObjects)];
+  const files = new Map<string, Buffer>();
+  for (const name of all) {
+    const path = join(objectDir, `${name}.bpf.o`);
+    if (!existsSync(path)) throw new KloakError("no-object", `BPF object ${path} is missing: run \`npm run build\``);
+    files.set(path, await readFile(path));
+    await checkLayouts(path);
+  }
+  const shapes = shapesOf(files);
+  const kept = pins?.open(shapes);
+  const macKey = Buffer.from(kept?.macKey ?? options.macKey ?? randomBytes(16));
   if (macKey.length !== 16) throw new RangeError(`macKey has 16 bytes, not ${macKey.length}`);
-  const objects = new Map<ObjectName, BpfObject>();
-  const handles = new Map<string, MapHandle>();
+  const handles = new Map<string, MapHandle>(kept?.maps);
+  const objects = new Map<string, BpfObject>();
+  const load = (name: string, variables: Readonly<Record<string, Uint8Array>>) =>
+    new BpfObject(join(objectDir, `${name}.bpf.o`), { variables, maps: handles, entries: options.entries ?? {} });
   try {
-    for (const name of objectNames) {
-      if (options.objects && !options.objects.includes(name)) continue;
-      const path = join(objectDir, `${name}.bpf.o`);
-      if (!existsSync(path)) throw new KloakError("no-object", `BPF object ${path} is missing: run \`npm run build\``);
-      await checkLayouts(path);
-      const object = new BpfObject(path, {
-        variables: { ...options.variables, mac_key: macKey },
-        maps: handles,
-        entries: options.entries ?? {},
-      });
+    for (const name of all) {
+      const object = load(name, { ...options.variables, mac_key: macKey });
       objects.set(name, object);
       for (const map of object.mapNames)
         if (!map.includes(".") && !handles.has(map)) handles.set(map, object.mapHandle(map));
     }
-    return new Dataplane(objects, handles, macKey);
+    const lasting =
+      pins === undefined
+        ? undefined
+        : new Lasting({
+            pins,
+            handles,
+            shapes,
+            macKey,
+            fresh: kept === undefined,
+            hook: (place) => load("hook", { place }),
+          });
+    for (const name of lastingObjects) {
+      objects.get(name)?.close();
+      objects.delete(name);
+    }
+    return new Dataplane(objects as Map<ObjectName, BpfObject>, handles, macKey, lasting);
   } catch (error) {
     for (const handle of handles.values()) loadNative().mapClose(handle);
     for (const object of objects.values()) object.close();
@@ -113,13 +148,20 @@ export class Dataplane implements AsyncDisposable {
   readonly #handlers = new Set<(event: Event) => void>();
   /** By what was handed out for it. */
   readonly #links = new Map<Link, Link>();
+  readonly #lasting: Lasting | undefined;
   #ring: RingHandle | undefined;
 
   /** Use openDataplane. */
-  constructor(objects: ReadonlyMap<ObjectName, BpfObject>, handles: ReadonlyMap<string, MapHandle>, macKey: Buffer) {
+  constructor(
+    objects: ReadonlyMap<ObjectName, BpfObject>,
+    handles: ReadonlyMap<string, MapHandle>,
+    macKey: Buffer,
+    lasting?: Lasting,
+  ) {
     this.objects = objects;
     this.macKey = macKey;
     this.#handles = handles;
+    this.#lasting = lasting;
     this.maps = typedMaps(handles);
     this.sweeper = new Sweeper(this.maps);
   }
@@ -131,16 +173,52 @@ export class Dataplane implements AsyncDisposable {
   }
 
   attachUprobe(target: UprobeTarget): Link {
+    const { program, path, pid, keep } = target;
     const offsets = typeof target.offset === "number" ? [target.offset] : target.offset;
-    return this.#keep(this.objectOf(target.program).attachUprobe(target.program, target.path, offsets, target.pid));
+    const object = this.objectOf(program);
+    const lasting = this.#lasting;
+    if (lasting === undefined || keep === undefined)
+      return this.#keep(object.attachUprobe(program, path, offsets, pid));
+    const link = lasting.attach({ program, object, path, offsets, keep });
+    return this.#keep(link, () => lasting.drop(link));
   }
 
   /** Reports every exec of a workload's process as `event_exec`. */
   attachProcesses(): Link {
     const object = this.objects.get("process");
     if (!object) throw new KloakError("no-object", `BPF object process is not loaded: loaded are ${this.#names()}`);
-    const links = object.programs.map((program) => object.attach(program.name));
-    return this.#keep({ close: () => links.forEach((link) => link.close()) });
+    const link = object.attach("process_exec");
+    this.#lasting?.keepExec(link);
+    return this.#keep(link);
+  }
+
+  /** What is written down for later agents; undefined in a data plane that ends with us. */
+  get ledger(): Ledger | undefined {
+    return this.#lasting?.ledger;
+  }
+
+  /**
+   * Makes a data plane with pins ours: from here on its probes run our programs. No other process may be at work on it.
+   * @returns whether an earlier agent's was taken over
+   * @throws KloakError `state-changed` if another has made or removed it since it was opened: open it again
+   */
+  take(): boolean {
+    return this.#lasting?.take(this.objects) ?? false;
+  }
+
+  /** Pins everything again if somebody has removed it; true if so. */
+  repair(): boolean {
+    return this.#lasting?.repair() ?? false;
+  }
+
+  /** Whether an earlier agent's probes of a file are there to be taken over. */
+  isKept(place: LinkPlace): boolean {
+    return this.#lasting?.isKept(place) ?? false;
+  }
+
+  /** Ends the probes of files that `wanted` does not name. */
+  dropPlaces(wanted: (place: LinkPlace) => boolean): number {
+    return this.#lasting?.dropPlaces(wanted) ?? 0;
   }
 
   /**
@@ -205,11 +283,12 @@ export class Dataplane implements AsyncDisposable {
     return siphash(this.macKey, Buffer.from(name, "latin1"));
   }
 
-  /** Ends all probes and reports. Wire programs stay where they are attached. */
+  /** Ends reports, and all probes but those that are pinned. Wire programs stay where they are attached. */
   close(): void {
     this.#closeRing();
     closeLinks(this.#links.values());
     this.#links.clear();
+    this.#lasting?.close();
     for (const handle of this.#handles.values()) loadNative().mapClose(handle);
     for (const object of this.objects.values()) object.close();
   }
@@ -231,10 +310,11 @@ export class Dataplane implements AsyncDisposable {
     this.#handlers.clear();
   }
 
-  #keep(link: Link): Link {
+  #keep(link: Link, drop?: () => void): Link {
     const kept: Link = {
       close: () => {
         this.#links.delete(kept);
+        drop?.();
         link.close();
       },
     };

@@ -72,6 +72,7 @@ export interface Native {
   objectLoad(object: ObjectHandle, statistics?: boolean): void;
   programInfo(object: ObjectHandle, program: string): ProgramInfo;
   objectMap(object: ObjectHandle, name: string): MapHandle;
+  objectInstall(object: ObjectHandle, program: string, map: MapHandle, index: number): void;
   objectClose(object: ObjectHandle): void;
 
   mapInfo(map: MapHandle): MapInfo & { readonly bufferBytes: number };
@@ -84,6 +85,7 @@ export interface Native {
   mapSweep(map: MapHandle, offset: number, before: bigint, remove: boolean): Buffer;
   mapPin(map: MapHandle, path: string): void;
   mapOpen(path: string, name: string): MapHandle;
+  mapFreeze(map: MapHandle): void;
   mapClose(map: MapHandle): void;
 
   supportsUprobeMulti(): boolean;
@@ -96,6 +98,8 @@ export interface Native {
     multi: boolean,
   ): LinkHandle;
   attachProgram(object: ObjectHandle, program: string): LinkHandle;
+  linkPin(link: LinkHandle, path: string): void;
+  linkOpen(path: string): LinkHandle;
   linkClose(link: LinkHandle): void;
   linksClose(links: readonly LinkHandle[]): void;
 

@@ -107,6 +107,11 @@ export class BpfObject {
     return link(loadNative().attachProgram(this.#handle, program));
   }
 
+  /** Makes a program an entry of a map of programs, in place of what was there. */
+  install(program: string, map: MapHandle, index: number): void {
+    loadNative().objectInstall(this.#handle, program, map, index);
+  }
+
   /** As a classifier on an interface, which keeps it until it is detached. Replaces what stands at that place. */
   attachTc(program: string, ifindex: number, direction: Direction, place: TcPlace, netns?: string): void {
     loadNative().tcAttach(this.#handle, program, ifindex, direction, place.handle, place.priority, netns);
@@ -133,6 +138,18 @@ function link(handle: LinkHandle): Link {
   const made: Link = { close: () => loadNative().linkClose(handle) };
   handles.set(made, handle);
   return made;
+}
+
+/** Pins a link in a BPF file system: it then outlives `close` and this process, until the file is removed. */
+export function pinLink(made: Link, path: string): void {
+  const handle = handles.get(made);
+  if (handle === undefined) throw new TypeError("only a link of one program can be pinned");
+  loadNative().linkPin(handle, path);
+}
+
+/** @throws NativeError `ENOENT` if nothing is pinned there, `EINVAL` if it is no link */
+export function openLink(path: string): Link {
+  return link(loadNative().linkOpen(path));
 }
 
 /** Closes links as fast as the kernel lets go of the slowest of them. */

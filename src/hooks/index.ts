@@ -1,6 +1,6 @@
 export { Discoverer, discover, examine } from "./discover.ts";
 export type { Discovery, FileReference, Findings } from "./discover.ts";
-export { ElfError } from "./elf/source.ts";
+export { ElfError, FileSource } from "./elf/source.ts";
 export type { Evidence } from "./evidence.ts";
 export type { FileIdentity } from "./identity.ts";
 export { installedCrypto } from "./installed.ts";

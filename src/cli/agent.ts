@@ -1,0 +1,115 @@
+/* `kloak agent`: the engine for many workloads, for as long as the host is up, in one process after the other. */
+import { once } from "node:events";
+import { join } from "node:path";
+import { Agent } from "../agent/agent.ts";
+import { Control } from "../agent/control.ts";
+import { type Lock, takeOver } from "../agent/lock.ts";
+import { Supervisor } from "../agent/supervisor.ts";
+import { type Dataplane, openDataplane } from "../dataplane/index.ts";
+import { Pins } from "../dataplane/pins.ts";
+import { KloakError } from "../errors.ts";
+import { readFacts, requireHost } from "../run/host.ts";
+import { hideMemory } from "../run/native.ts";
+import { version } from "../version.ts";
+import { type Manner, Report } from "./report.ts";
+import { Trail } from "./trail.ts";
+
+export interface AgentCommandOptions extends Manner {
+  readonly state: string;
+  readonly run: string;
+  readonly audit?: string;
+  readonly discard?: boolean;
+}
+
+/** Returns the exit status: 0 when told to end, or relieved by another agent. */
+export async function agentCommand(options: AgentCommandOptions): Promise<number> {
+  const report = new Report(options);
+  try {
+    requireHost(readFacts());
+    hideMemory();
+    const { dataplane, lock } = await acquire(options, report);
+    try {
+      await serve(options, report, dataplane);
+    } finally {
+      lock.release();
+    }
+    return 0;
+  } catch (error) {
+    report.error(error);
+    return 1;
+  }
+}
+
+/** The programs are loaded before the predecessor is asked to leave: there is no agent only for a moment. */
+async function acquire(
+  { state, run, discard = false }: AgentCommandOptions,
+  report: Report,
+): Promise<{ dataplane: Dataplane; lock: Lock }> {
+  const say = (message: string) => report.note(message);
+  const pins = new Pins(state, (message) => report.warn(message));
+  let lock: Lock | undefined;
+  if (discard) {
+    lock = await takeOver(run, say);
+    pins.discard();
+  }
+  for (;;) {
+    const dataplane = await openDataplane({ pins });
+    try {
+      lock ??= await takeOver(run, say);
+      if (dataplane.take()) report.note(`goes on with the data plane in ${state}`);
+      return { dataplane, lock };
+    } catch (error) {
+      dataplane.close();
+      if (error instanceof KloakError && error.code === "state-changed") continue;
+      lock?.release();
+      throw error;
+    }
+  }
+}
+
+async function serve(options: AgentCommandOptions, report: Report, dataplane: Dataplane): Promise<void> {
+  const { state, run } = options;
+  const trail = new Trail(options.audit, report);
+  const agent = await Agent.open({
+    dataplane,
+    gate: { socket: join(run, "gate.sock"), links: join(state, "v1/links") },
+    audit: (record) => trail.add(record),
+    detail: (message) => report.detail(message),
+    warn: (message) => report.warn(message),
+  });
+  const end = new AbortController();
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => (closed ??= agent.close().then(() => trail.close()));
+  const stop = (): void => end.abort();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, stop);
+  const control = new Control({
+    path: join(run, "agent.sock"),
+    status: () => statusOf(agent),
+    handOver: async () => {
+      report.note("another agent takes over");
+      await close();
+      setImmediate(stop); // the answer goes out first
+    },
+  });
+  try {
+    const supervisor = new Supervisor(agent);
+    const running = control.run(supervisor, end.signal);
+    report.note(`protects ${agent.workloads.length} workloads; listens at ${join(run, "agent.sock")}`);
+    await Promise.race([running, once(end.signal, "abort")]);
+    await running;
+  } finally {
+    await close();
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, stop);
+  }
+}
+
+function statusOf(agent: Agent): Record<string, unknown> {
+  return {
+    pid: process.pid,
+    version,
+    workloads: agent.workloads.map(({ number, lasting, ifindex }) => ({ id: lasting?.id, number, ifindex })),
+    secrets: [...agent.secretIds].map(([name, number]) => ({ name, number })),
+    hookedFiles: agent.hookedFiles,
+    counters: Object.fromEntries(Object.entries(agent.counters).map(([name, value]) => [name, Number(value)])),
+  };
+}
