@@ -174,7 +174,7 @@ export async function askAgent(
     const lines = createInterface({ input: socket });
     const [line]: unknown[] = await once(lines, "line", { signal });
     const answer = JSON.parse(String(line)) as ControlAnswer;
-    if ("error" in answer) throw new KloakError(answer.code, answer.error);
+    if (!("ok" in answer)) throw new KloakError(answer.code, answer.error);
     return answer;
   } catch (cause) {
     if (cause instanceof KloakError) throw cause;

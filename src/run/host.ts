@@ -72,7 +72,7 @@ const configOptions = [
 ] as const;
 
 const buildFiles = ["kloak.node", "kloak-launch", "kloak-gate"];
-const objects = ["bpf/wire.bpf.o", "bpf/cipher/openssl.bpf.o", "bpf/process.bpf.o"];
+const objects = ["wire", "cipher/openssl", "process", "hook", "ledger"].map((name) => `bpf/${name}.bpf.o`);
 
 const oldestKernel = [6, 1] as const;
 
@@ -116,12 +116,7 @@ export function checks(facts: HostFacts): Check[] {
       "complete",
       "run `npm run setup` in Kloak's directory",
     ),
-    wish(
-      "BPF file system",
-      facts.bpffs,
-      "/sys/fs/bpf",
-      "needed by the Kubernetes agent only: mount -t bpf bpf /sys/fs/bpf",
-    ),
+    wish("BPF file system", facts.bpffs, "/sys/fs/bpf", "needed by `kloak agent` only: mount -t bpf bpf /sys/fs/bpf"),
     wish(
       "cgroup 2",
       facts.cgroup2,
