@@ -412,12 +412,9 @@ export class Agent {
 
   #hear(event: Event): void {
     if (event.kind === eventKind.attest) return this.#attest(event);
-    if (event.kind === eventKind.exec) return this.hookProcess(event.process);
+    if (event.kind === eventKind.exec) return this.#executed(event.process);
     if (event.kind === eventKind.substituted) this.#renew(event);
     if (event.kind === eventKind.substituted && this.#options.refusalsOnly === true) return;
-=======
-    if (event.kind === eventKind.exec) return this.#executed(event.process);
-    if (event.kind === eventKind.substituted) this.#attest(event); // a verdict in use is renewed before it expires
     const record = recordOf(event, this.#context);
     if (record !== undefined) this.#options.audit(record);
   }
