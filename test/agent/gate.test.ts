@@ -92,3 +92,29 @@ test("a FIFO, an empty file and text that are executed hold nobody up", async ()
   await done(site.client(workload, site.curl(placeholder, "then")));
   assert.deepEqual(await keys(), [`Bearer ${value}`]);
 });
+
+test("while the agent hangs programs start all the same, and it says later which it has not looked at", async () => {
+  const agent = await site.agent();
+  agent.child.kill("SIGSTOP");
+  const late = join(site.folder, "late-curl");
+  copyFileSync("/usr/bin/curl", late);
+  const [, ...args] = site.curl(placeholder, "late");
+  await done(site.client(workload, [late, ...args]));
+  // Its libcrypto has been hooked for long: the record is heard although nobody looked at the program.
+  assert.deepEqual(await keys(), [`Bearer ${value}`]);
+  agent.child.kill("SIGCONT");
+  await until("the warning", () => agent.said.includes("was let through before it was looked at"));
+});
+
+test("a flood of new programs in one workload neither ends the agent nor stops another workload", async () => {
+  const other = await site.workload();
+  const key = await site.bind("OTHER", "sk-live-8Wd3Yt6Gx1Jv5Bq0Ks9Zu2", other);
+  const script = `mkdir ${site.folder}/flood; cd ${site.folder}/flood; echo up
+for i in $(seq 300); do (cat /bin/true; echo $i) > p$i; chmod +x p$i; ./p$i & done; wait`;
+  const flood = site.client(workload, ["sh", "-c", script]);
+  await until("it has begun", () => flood.output.includes("up"));
+  await done(site.client(other, site.curl(key, "calm")));
+  assert.deepEqual(await keys(), ["Bearer sk-live-8Wd3Yt6Gx1Jv5Bq0Ks9Zu2"]);
+  await done(flood);
+  assert.ok((await site.ask({ do: "status" }))["ok"]);
+});
