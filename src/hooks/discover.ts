@@ -3,6 +3,7 @@ import { ElfError, FileSource } from "./elf/source.ts";
 import type { Source } from "./elf/source.ts";
 import { findEvidence, findOther } from "./evidence.ts";
 import type { Evidence } from "./evidence.ts";
+import { recogniseGo } from "./go/recognise.ts";
 import { identityKey, identityOf, isOverlay } from "./identity.ts";
 import type { FileIdentity } from "./identity.ts";
 import { recogniseOpenssl } from "./openssl.ts";
@@ -31,15 +32,18 @@ export function examine(source: Source): Findings & { readonly buildId: string |
   try {
     const image = readImage(source);
     id = buildId(image);
-    const openssl = recogniseOpenssl(image);
-    if (openssl !== undefined && "hooks" in openssl) {
-      const evidence = findOther(image, openssl.includesProtocol);
-      return { ...nothing, stacks: [openssl], tls: evidence.length === 0 ? "known" : "unknown", evidence, buildId: id };
+    const found = [recogniseOpenssl(image), recogniseGo(image)].filter((one) => one !== undefined);
+    const stacks = found.filter((one): one is StackPlan => "hooks" in one);
+    const refusals = found.filter((one): one is StackRefusal => !("hooks" in one));
+    const refused = refusals.map(({ stack, reason }) => ({ stack, sign: reason }));
+    if (stacks.length > 0) {
+      // A refused stack has its own label in the file: it is told as refused, not as another.
+      const evidence = [...refused, ...findOther(image, stacks)];
+      return { stacks, refusals, tls: evidence.length === 0 ? "known" : "unknown", evidence, buildId: id };
     }
     const { verdict, evidence } = findEvidence(image);
-    if (openssl !== undefined) {
-      const refused = { stack: openssl.stack, sign: openssl.reason };
-      return { ...nothing, refusals: [openssl], tls: "unknown", evidence: [refused, ...evidence], buildId: id };
+    if (refusals.length > 0) {
+      return { ...nothing, refusals, tls: "unknown", evidence: [...refused, ...evidence], buildId: id };
     }
     return { ...nothing, tls: verdict === "elsewhere" ? "known" : verdict, evidence, buildId: id };
   } catch (error) {

@@ -2,6 +2,7 @@ import { segmentFlag, segmentType, readNotes, sectionType } from "./elf/image.ts
 import type { ElfImage } from "./elf/image.ts";
 import { lookup } from "./elf/symbols.ts";
 import { chunks } from "./elf/source.ts";
+import type { StackPlan } from "./plan.ts";
 
 /** A sign of TLS code in a file: what was looked for, and whose it is. */
 export interface Evidence {
@@ -82,16 +83,19 @@ export function findEvidence(image: ElfImage): TlsEvidence {
 }
 
 /**
- * Looks for a second implementation beside an OpenSSL whose records are heard.
+ * Looks for another implementation beside those whose records are heard.
  *
- * @param own whether that OpenSSL includes libssl, and with it the label
+ * @param heard which of them include the protocol, and with it the label
  */
-export function findOther(image: ElfImage, own: boolean): readonly Evidence[] {
+export function findOther(
+  image: ElfImage,
+  heard: readonly Pick<StackPlan, "stack" | "includesProtocol">[],
+): readonly Evidence[] {
   const { ranges, complete } = readOnlyData(image);
   if (!complete) return [tooLarge];
   const count = occurrences(image, ranges, trafficLabel);
-  if (count <= (own ? 1 : 0)) return [];
-  const others = texts.filter(([stack]) => stack !== "openssl");
+  if (count <= heard.filter(({ includesProtocol }) => includesProtocol).length) return [];
+  const others = texts.filter(([name]) => name !== "openssl" && heard.every(({ stack }) => stack !== name));
   const found = search(
     image,
     ranges,

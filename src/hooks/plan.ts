@@ -14,8 +14,10 @@ export interface Hook {
   readonly required: boolean;
 }
 
+export type StackName = "openssl" | "go";
+
 export interface StackPlan {
-  readonly stack: "openssl";
+  readonly stack: StackName;
   /** As the library numbers itself, "3.5.7"; undefined where it does not say so in a way that can be read. */
   readonly version: string | undefined;
   readonly machine: Machine;
@@ -28,6 +30,6 @@ export interface StackPlan {
 
 /** A stack that is there, but must not be hooked: what was expected, what was found. */
 export interface StackRefusal {
-  readonly stack: "openssl";
+  readonly stack: StackName;
   readonly reason: string;
 }

@@ -86,7 +86,7 @@ export function formatReport({ target, files, examined, problems, coverage }: Ho
         );
       }
       const read = Object.entries(offsets).map(([name, offset]) => `${name} +${offset}`);
-      lines.push(`    offsets checked: ${read.join(", ")}`);
+      if (read.length > 0) lines.push(`    offsets checked: ${read.join(", ")}`);
     }
     for (const { stack, reason } of file.refusals) lines.push(`  ${stack} not hooked: ${reason}`);
     for (const { stack, sign } of file.evidence)

@@ -1,0 +1,62 @@
+import { locate, segmentType, word } from "./image.ts";
+import type { ElfImage } from "./image.ts";
+import { chunks } from "./source.ts";
+
+/** Elf64_Rela: where, what and of which symbol, addend. */
+const entrySize = 24;
+const addendAt = 16;
+/** Real position-independent executables have up to 16 MB of them. */
+const searchMax = 64 << 20;
+const relative = { "x86-64": 8n, arm64: 1027n } as const;
+const tag = { rela: 7, relaSize: 8 } as const;
+
+interface Table {
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** The table of relocations with addends that the loader applies; undefined: there is none, or it is not searched. */
+function relocations(image: ElfImage): Table | undefined {
+  const segment = image.segments.find(({ type }) => type === segmentType.dynamic);
+  if (segment === undefined) return undefined;
+  const bytes = image.source.read(segment.offset, Math.min(segment.fileSize, 64 << 10));
+  const found = new Map<number, number>();
+  for (let at = 0; at + 16 <= bytes.length; at += 16) {
+    const type = word(bytes, at);
+    if (type === 0) break;
+    if (!found.has(type)) found.set(type, word(bytes, at + 8));
+  }
+  const place = locate(image, found.get(tag.rela) ?? -1);
+  if (place === undefined) return undefined;
+  const size = Math.min(found.get(tag.relaSize) ?? 0, place.left);
+  return size > searchMax ? undefined : { offset: place.offset, size };
+}
+
+/** Entries in which the word at `at` is `value`: at most `limit`. */
+function* entries(image: ElfImage, at: number, value: number, limit: number): Generator<Buffer> {
+  const table = relocations(image);
+  if (table === undefined) return;
+  const needle = Buffer.alloc(8);
+  needle.writeBigUInt64LE(BigInt(value));
+  let count = 0;
+  for (const { offset, bytes } of chunks(image.source, table.offset, table.size, needle.length - 1)) {
+    for (let hit = bytes.indexOf(needle); hit >= 0; hit = bytes.indexOf(needle, hit + 1)) {
+      const place = offset + hit - at;
+      if (place < 0 || place % entrySize !== 0 || place + entrySize > table.size) continue;
+      if ((count += 1) > limit) return;
+      const entry = image.source.read(table.offset + place, entrySize);
+      if (entry.readBigUInt64LE(8) === relative[image.machine]) yield entry;
+    }
+  }
+}
+
+/** Addresses at which the loader of a position-independent file writes the address `value`. */
+export function pointersTo(image: ElfImage, value: number, limit: number): number[] {
+  return [...entries(image, addendAt, value, limit)].map((entry) => word(entry, 0));
+}
+
+/** The address that the loader writes at `address`; undefined where it leaves what is in the file. */
+export function relocated(image: ElfImage, address: number): number | undefined {
+  for (const entry of entries(image, 0, address, 1)) return word(entry, addendAt);
+  return undefined;
+}
