@@ -48,11 +48,13 @@ export const tlsVersionNames: Readonly<Record<number, string>> = {
 export const tlsStack = {
   unknown: 0,
   openssl: 1,
+  go: 2,
 } as const;
 export type TlsStack = (typeof tlsStack)[keyof typeof tlsStack];
 export const tlsStackNames: Readonly<Record<number, string>> = {
   0: "unknown",
   1: "openssl",
+  2: "go",
 };
 
 export const proof = {

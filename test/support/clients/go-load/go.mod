@@ -1,0 +1,3 @@
+module kloak.test/load
+
+go 1.19

@@ -1,0 +1,3 @@
+module kloak.test/client
+
+go 1.19
