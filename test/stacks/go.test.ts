@@ -26,7 +26,7 @@ test("a host that the secret does not list gets the placeholder", async () => {
     command: [client, ca, "2", "0", "SECRET", ...urls],
   });
   const { requests } = await world.server.take();
-  assert.deepEqual(arrived(requests), { placeholder: 2 * suites.length });
+  assert.deepEqual(arrived(requests), { placeholder: 2 * suites.length }, outcome.stderr);
   assert.deepEqual(outcomes(outcome.audit), { "refused host-not-allowed": 2 * suites.length });
 });
 

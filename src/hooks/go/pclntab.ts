@@ -36,6 +36,7 @@ const headerSize = 72;
 /** go1.18 and 1.19, then go1.20 and later. */
 const magics = [0xfffffff0, 0xfffffff1];
 const sectionNames = [".gopclntab", ".data.rel.ro.gopclntab"];
+const goSections = [".go.buildinfo", ".note.go.buildid"];
 /** A table has 100,000 functions in 10 MB of names and 20 MB of the rest in the largest executables seen. */
 const searchMax = 256 << 20;
 const functionsMax = 1 << 22;
@@ -54,8 +55,9 @@ export function readPclntab(image: ElfImage): Pclntab | undefined {
   if (named.length > 0) {
     throw new ElfError("elf-malformed", `File ${image.source.name}: its table of Go functions is not understood`);
   }
-  // Sections are for tools: a program runs without them.
-  return image.sections.length > 0 ? undefined : searchTable(image);
+  // Sections are for tools: a program runs without them, and the C compiler's linker may put several into one.
+  const may = image.sections.length === 0 || image.sections.some(({ name }) => goSections.includes(name));
+  return may ? searchTable(image) : undefined;
 }
 
 function searchTable(image: ElfImage): Pclntab | undefined {
