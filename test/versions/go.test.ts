@@ -29,8 +29,3 @@ for (const version of versions) {
     });
   }
 }
-
-test("go 1.26.8, the frozen FIPS 140 module", async () => {
-  const command = [goProgram({ program: "go", version: "1.26.8", env: { GOFIPS140: "v1.0.0" } })];
-  await speakMatrix(world, { name: "go fips", command, keepsAlive: true });
-});
