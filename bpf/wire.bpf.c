@@ -50,7 +50,8 @@ static __always_inline int wire_fragment(struct walk *walk, struct flow *flow)
 	if (flow) {
 		if (!flow_lock(flow))
 			return wire_drop;
-		if (flow->outstanding || flow->state == flow_dead || flow_is_stale(flow, walk)) {
+		if (flow->outstanding || flow->state == flow_dead || (flow->flags & flow_keeps_secret) ||
+		    flow_is_stale(flow, walk)) {
 			flow_unlock(flow);
 			bpf_map_delete_elem(&fragments, &walk->fragment);
 			count(counter_segments_dropped);

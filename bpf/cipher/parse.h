@@ -6,6 +6,7 @@
 #include "../http/h1_parse.h"
 #include "../maps/keys.h"
 #include "../maps/sealing.h"
+#include "parse_h2.h"
 #include "placeholder.h"
 
 enum {
@@ -16,7 +17,13 @@ enum {
 /* Of a record that lies wholly in a body only the two ends are looked at. */
 static __always_inline bool parse_needs_text(const struct h1_parser *parser, __u32 length)
 {
-	return (parser->state != h1_body && parser->state != h1_chunk_data) || parser->left <= length;
+	return (parser->state != h1_body && parser->state != h1_chunk_data && parser->state != h1_http2_data) ||
+	       parser->left <= length;
+}
+
+static __always_inline bool parse_is_http2(const struct h1_parser *parser)
+{
+	return parser->state == h1_http2 || parser->state == h1_http2_data;
 }
 
 /* Decides about the markers found so far. */
@@ -44,9 +51,11 @@ __noinline int parse_text(struct sealing *sealing, struct h1_parser *parser, __u
 		int state = h1_parse(parser, scan);
 
 		parse_decide(sealing, parser);
-		if (scan->position >= scan->end || state == h1_opaque)
+		if (scan->position >= scan->end || state == h1_opaque || parse_is_http2(parser))
 			break;
 	}
+	if (parse_is_http2(parser))
+		return 0; /* parse_http2 reads on */
 	if (scan->position < scan->end && parser->state != h1_opaque)
 		parser->state = h1_lost;
 	h1_search_body(scan);

@@ -16,7 +16,7 @@ struct placeholder {
 	__u32 length; /* there: as encoded */
 	__u16 encoding;
 	__u8 differs;
-	__u8 first_mask; /* base64: our bits of the first character */
+	__u8 first_mask; /* our bits of the first character (base64) or byte (Huffman) */
 	__u8 last_mask;  /* and of the last */
 	__u8 _pad[7];
 	struct sealing *sealing;
@@ -63,7 +63,10 @@ __noinline int placeholder_token(const struct sealing *sealing, __u32 which, str
 	for (i = 0; i < k_token_bytes; i++) {
 		int c = -1;
 
-		if (found->is_base64) {
+		if (found->is_huffman) {
+			if (i < found->token_bytes)
+				c = found->token[i];
+		} else if (found->is_base64) {
 			c = base64_byte(scan, found->base64, found->marker + i);
 		} else {
 			__s32 at = found->marker + (__s32)i;
@@ -110,7 +113,14 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 		take = k_secret_chunk_bytes;
 	memset(words, 0, k_secret_chunk_bytes);
 	bpf_probe_read_kernel(sealing->candidate, take, (const __u8 *)&sealing->scan.text + at);
-	if (placeholder->encoding != encoding_raw) {
+	if (placeholder->encoding >= encoding_huffman_0) {
+		__u32 last = (take - 1) & (k_secret_chunk_bytes - 1);
+
+		if (index == 0)
+			sealing->candidate[0] &= placeholder->first_mask;
+		if (offset + take == placeholder->length)
+			sealing->candidate[last] &= placeholder->last_mask;
+	} else if (placeholder->encoding != encoding_raw) {
 		__u32 slot = sealing->patch.edit_count & (k_edits_max - 1),
 		      last = (take - 1) & (k_secret_chunk_bytes - 1);
 		int value;
@@ -144,8 +154,19 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 static __always_inline void placeholder_place(struct placeholder *placeholder, const struct secret *secret,
 					      const struct h1_found *found)
 {
-	__s32 before = found->marker - secret->marker_offset;
+	__s32 before = found->marker - (found->is_huffman ? secret->huffman_start : secret->marker_offset);
 	__u32 start = before, end = before + secret->length;
+
+	if (found->is_huffman) {
+		__u32 first = before & 7, bits = first + secret->huffman_bits;
+
+		placeholder->encoding = encoding_huffman_0 + first;
+		placeholder->start = before >> 3;
+		placeholder->length = (bits + 7) / 8;
+		placeholder->first_mask = 0xff >> first;
+		placeholder->last_mask = 0xff << (-bits & 7);
+		return;
+	}
 
 	placeholder->encoding = encoding_raw;
 	placeholder->start = before;
@@ -260,6 +281,8 @@ __noinline int placeholder_decide(struct sealing *sealing, struct h1_parser *par
 		return reason_none;
 	found = &sealing->scan.found[which];
 	token.workload = sealing->key.workload;
+	if (found->is_base64 && found->is_huffman) /* a code in a code */
+		return placeholder_refuse(sealing, found, &placeholder, found->refused);
 	bytes = placeholder_token(sealing, which, &token);
 	if (bytes == 0 || (bytes < k_token_bytes && sealing->scan.position == sealing->scan.end &&
 			   (parser->state == h1_value || parser->state == h1_target)))
@@ -279,14 +302,18 @@ __noinline int placeholder_decide(struct sealing *sealing, struct h1_parser *par
 	placeholder_place(&placeholder, secret, found);
 	if (!placeholder.length)
 		return reason_none;
-	if (placeholder.start < 0 || (__u32)placeholder.start + placeholder.length > sealing->scan.end)
+	if (placeholder.start < 0 || (__u32)placeholder.start + placeholder.length > sealing->scan.end ||
+	    (found->to &&
+	     ((__u32)placeholder.start < found->from || (__u32)placeholder.start + placeholder.length > found->to)))
 		return placeholder_refuse(sealing, found, &placeholder, reason_split_over_records);
 	placeholder.sealing = sealing;
 	bpf_loop((placeholder.length + k_secret_chunk_bytes - 1) / k_secret_chunk_bytes, placeholder_compare,
 		 &placeholder, 0);
 	if (placeholder.differs)
 		return reason_none;
-	reason = placeholder_edit(sealing, parser, found, secret, &placeholder);
+	reason = found->refused;
+	if (!reason)
+		reason = placeholder_edit(sealing, parser, found, secret, &placeholder);
 	if (reason)
 		placeholder_refuse(sealing, found, &placeholder, reason);
 	return reason;

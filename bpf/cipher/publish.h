@@ -101,7 +101,7 @@ __noinline int publish_delta(struct sealing *sealing, struct patch_key *where, _
 	loop.take = edit->length - piece * k_secret_chunk_bytes;
 	if (loop.take > k_secret_chunk_bytes)
 		loop.take = k_secret_chunk_bytes;
-	if (edit->encoding != encoding_raw) {
+	if (edit->encoding != encoding_raw && edit->encoding < encoding_huffman_0) {
 		if (piece == 0)
 			loop.first_edge = k_is_edge | sealing->edge[which][0];
 		if (piece * k_secret_chunk_bytes + loop.take == edit->length)
@@ -211,6 +211,27 @@ __noinline int seal_tag_ghash(struct key_state *state, struct sealing *sealing, 
 	return 0;
 }
 
+enum {
+	k_pieces_max = k_text_max / k_secret_chunk_bytes + k_edits_max
+}; /* of all edits: each may end with a short one */
+
+/* The next piece of the edits: 0, or -1 if it cannot be made. Which it is stands where the verifier does not follow it. */
+static __always_inline int publish_piece(struct sealing *sealing, struct patch_key *key)
+{
+	__u32 which = sealing->edit, piece = sealing->piece;
+
+	forget_range(which);
+	if (which >= k_edits_max || publish_delta(sealing, key, which, piece))
+		return -1;
+	piece++;
+	if (piece * k_secret_chunk_bytes >= sealing->patch.edits[which].length) {
+		piece = 0;
+		sealing->edit = which + 1;
+	}
+	sealing->piece = piece;
+	return 0;
+}
+
 /* The chunks of all edits, with their deltas. Returns how many; 0: the edits cannot be made. */
 __noinline __u32 seal_chunks(struct key_state *state)
 {
@@ -226,17 +247,15 @@ __noinline __u32 seal_chunks(struct key_state *state)
 	chunks = publish_ciphertext(sealing, &key);
 	if (!chunks)
 		return 0;
-	for (__u32 i = 0; i < k_edits_max; i++) {
-		if (i >= sealing->patch.edit_count)
-			break;
-		for (__u32 piece = 0; piece < k_text_max / k_secret_chunk_bytes; piece++) {
-			if (piece * k_secret_chunk_bytes >= sealing->patch.edits[i].length)
-				break;
-			if (publish_delta(sealing, &key, i, piece))
-				return 0;
-		}
+	sealing->edit = 0;
+	sealing->piece = 0;
+	for (__u32 i = 0; i < k_pieces_max; i++) {
+		if (sealing->edit >= sealing->patch.edit_count)
+			return chunks;
+		if (publish_piece(sealing, &key))
+			return 0;
 	}
-	return chunks;
+	return 0;
 }
 
 static __always_inline void publish_patch(struct sealing *sealing, struct key_state *state)
@@ -247,7 +266,6 @@ static __always_inline void publish_patch(struct sealing *sealing, struct key_st
 	sealing->patch.process = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(sealing->patch.command, sizeof(sealing->patch.command));
 	sealing->patch.length = sealing->length;
-	sealing->patch.protocol = protocol_http_1;
 	if (bpf_map_update_elem(&patches, &key, &sealing->patch, BPF_ANY))
 		count(counter_patches_full);
 	else

@@ -22,7 +22,7 @@ static __always_inline void report_refusal(const struct sealing *sealing)
 	event->encoding = sealing->refusal.encoding;
 	event->header = sealing->refusal.header;
 	event->reason = sealing->refused;
-	event->protocol = protocol_http_1;
+	event->protocol = sealing->patch.protocol;
 	event->version = sealing->patch.version;
 	event->algorithm = sealing->patch.algorithm;
 	event->stack = sealing->patch.stack;

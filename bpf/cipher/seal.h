@@ -102,9 +102,19 @@ __noinline int seal_listen(struct sealing *sealing, struct h1_parser *parser, __
 	return 0;
 }
 
+/* HTTP/2 that cannot be vouched for any more: what led there may be the placeholder at hand, or anything. */
+static __always_inline void seal_misused(struct sealing *sealing, struct key_state *key, int reason)
+{
+	seal_close(key, reason);
+	sealing->refused = reason;
+	report_refusal(sealing);
+}
+
 /* Copies and parses. 0: go on with seal_end. */
 __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 text, __u32 content)
 {
+	int reason;
+
 	if (!sealing || !key)
 		return -1;
 	if (key->closed) {
@@ -117,10 +127,18 @@ __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 t
 	} else {
 		if (copy_start(sealing, text, parse_needs_text(&key->parser, sealing->length)))
 			goto unreadable;
-		if (sealing->complete)
-			parse_text(sealing, &key->parser, content);
-		else
+		if (!sealing->complete) {
 			key->parser.left -= content;
+		} else {
+			parse_text(sealing, &key->parser, content);
+			if (parse_is_http2(&key->parser)) {
+				reason = parse_http2(sealing, &key->parser);
+				if (reason) {
+					seal_misused(sealing, key, reason);
+					return -1;
+				}
+			}
+		}
 	}
 	if (sealing->type != k_content_application_data)
 		sealing->complete = 0;
@@ -145,6 +163,8 @@ static __always_inline void seal_reset(const struct context *context, struct sea
 	sealing->refused = 0;
 	memset(&sealing->refusal, 0, sizeof(sealing->refusal));
 	sealing->patch.edit_count = 0;
+	sealing->patch.keeps = 0;
+	sealing->patch.protocol = protocol_http_1;
 	sealing->patch.host = 0;
 	sealing->patch.workload = context->name.workload;
 	sealing->patch.algorithm = context->algorithm;

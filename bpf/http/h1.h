@@ -30,8 +30,10 @@ enum h1_state {
 	h1_chunk_lf,
 	h1_last_cr,
 	h1_last_lf,
-	h1_opaque, /* another protocol: HTTP/2, a tunnel, an upgrade */
+	h1_opaque, /* another protocol: a tunnel, an upgrade */
 	h1_lost,   /* not a request that everybody reads alike; only markers are looked for, for the audit */
+	h1_http2,  /* HTTP/2, which h2_parse.h reads */
+	h1_http2_data, /* in a payload of HTTP/2 that is not read */
 };
 
 /* What a header means to framing, to the slots and to the search. */
@@ -83,13 +85,20 @@ struct h1_parser {
 
 /* A marker in a slot. Offsets are in the record, and negative where the thing began in an earlier one. */
 struct h1_found {
-	__s32 marker; /* raw: of "kloak:"; base64: of the decoded text's "kloak:", from the decoded text's start */
+	/* raw: of "kloak:"; base64: of the decoded text's "kloak:", from the decoded text's start; Huffman: in bits */
+	__s32 marker;
 	__s32 base64; /* where the base64 text starts */
 	__u8 is_base64;
-	__u8 slot;    /* enum slot; 0 where the parser had lost its way */
+	__u8 slot; /* enum slot; 0 where the parser had lost its way */
 	__u8 forbidden;
-	__u8 _pad;
+	__u8 is_huffman; /* from here on: HTTP/2 alone */
 	struct header_name header;
+	__u32 from; /* the string's bytes in this frame: all of the placeholder must lie there */
+	__u32 to; /* 0: HTTP/1.1, whose header blocks are in one piece */
+	__u16 entry; /* of the dynamic table, counted from 1, into which the field goes; 0: none */
+	__u8 token_bytes;
+	__u8 refused; /* enum reason: of the whole header block */
+	__u8 token[k_token_bytes]; /* from the marker on, decoded */
 };
 
 /* The work on one record. */
@@ -97,8 +106,8 @@ struct h1_scan {
 	__u32 position; /* of the next byte */
 	__u32 end;
 	__u32 head_end; /* the text before it has been read */
-	__u32 tail;     /* and that from here on: the first byte read after one that was skipped, or `end` */
-	__u8 skipped;   /* a body has been passed over */
+	__u32 tail; /* and that from here on: the first byte read after one that was skipped, or `end` */
+	__u8 skipped; /* a body has been passed over */
 	__u8 found_count;
 	__u8 found_lost; /* there were more than k_h1_found_max */
 	__u8 _pad[5];
@@ -106,5 +115,5 @@ struct h1_scan {
 	struct record_text text;
 };
 
-_Static_assert(sizeof(struct h1_found) == 52, "no padding");
+_Static_assert(sizeof(struct h1_found) == 80, "no padding");
 _Static_assert(sizeof(struct h1_parser) % 8 == 0, "no padding");

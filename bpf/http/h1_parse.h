@@ -80,7 +80,9 @@ static __always_inline void h1_skip(struct h1_parser *parser, struct h1_scan *sc
 	parser->left -= step;
 	scan->position = at + step;
 	if (!parser->left)
-		parser->state = parser->state == h1_body ? h1_idle : h1_chunk_cr;
+		parser->state = parser->state == h1_body       ? h1_idle :
+				parser->state == h1_http2_data ? h1_http2 :
+								 h1_chunk_cr;
 }
 
 static __always_inline void h1_begin_request(struct h1_parser *parser)
@@ -118,7 +120,8 @@ static __always_inline void h1_read_method(struct h1_parser *parser, __u8 c)
 	if (!parser->length)
 		return h1_lose(parser);
 	if (parser->length == 3 && parser->window == 0x505249) { /* PRI: RFC 9113 3.4 */
-		parser->state = h1_opaque;
+		/* The first words of a connection, or nothing that a server would take for HTTP/2: no target has set a slot. */
+		parser->state = parser->slot ? h1_lost : h1_http2;
 		return;
 	}
 	if (parser->length == 7 && parser->window == 0x434f4e4e454354) /* CONNECT */
@@ -374,11 +377,13 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 	__u32 at = scan->found_count;
 	struct h1_found *found;
 
+	forget_range(at);
 	if (at >= k_h1_found_max) {
 		scan->found_lost = 1;
 		return;
 	}
 	found = &scan->found[at];
+	memset(found, 0, sizeof(*found));
 	scan->found_count = at + 1;
 	found->slot = parser->state == h1_lost ? 0 : parser->slot;
 	found->forbidden = parser->slot == slot_header && (parser->flags & h1_is_forbidden);
@@ -389,14 +394,11 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 		found->base64 = (__s32)scan->position - (__s32)length;
 		found->marker = (__s32)(length * 3 / 4) - k_marker_bytes;
 	} else {
-		found->base64 = 0;
 		found->marker = (__s32)scan->position - k_marker_bytes;
 	}
 	if (parser->slot == slot_header) {
 		found->header.length = ((const __u8 *)parser->name)[k_header_name_max];
 		memcpy(found->header.text, parser->name, k_header_name_max);
-	} else {
-		memset(&found->header, 0, sizeof(found->header));
 	}
 }
 
@@ -481,7 +483,7 @@ static long h1_step(__u32 index, struct h1_loop *loop)
 	__u8 c, state = parser->state;
 
 	(void)index;
-	if (at >= scan->end || at >= sizeof(scan->text) || state == h1_opaque)
+	if (at >= scan->end || at >= sizeof(scan->text) || state == h1_opaque || state >= h1_http2)
 		return 1;
 	if ((state == h1_body || state == h1_chunk_data) && parser->left) {
 		h1_skip(parser, scan, at);
@@ -564,6 +566,7 @@ static long h1_search_step(__u32 index, struct h1_search *search)
 			continue;
 		if (at + i >= search->to)
 			return 1;
+		forget_range(count);
 		if (count >= k_h1_found_max) {
 			scan->found_lost = 1;
 			return 1;

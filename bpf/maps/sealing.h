@@ -36,6 +36,8 @@ struct sealing {
 	__u32 blocks;   /* of 16 bytes, the last perhaps short */
 	__u32 head;     /* blocks from the start that are copied, computed and proven */
 	__u32 tail;     /* the first of those up to the end */
+	__u32 edit;     /* scratch of seal_chunks, like the next */
+	__u32 piece;
 	__u32 _pad2;
 	struct edit refusal; /* the first placeholder that stays, as far as known; sealing->refused says why */
 	struct patch patch;

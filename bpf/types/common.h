@@ -13,7 +13,7 @@ enum {
 	k_header_name_max = 39,    /* longest header name that a slot may name */
 	k_marker_bytes = 6,        /* "kloak:" */
 	k_token_bytes = 16,
-	k_edits_max = 4,           /* placeholders replaced in one record */
+	k_edits_max = 32,          /* placeholders replaced in one record */
 };
 
 enum cipher_algorithm {
@@ -32,8 +32,24 @@ enum proof { proof_flow = 0, proof_record = 1, proof_none = 2 };
 
 enum protocol { protocol_unknown = 0, protocol_http_1 = 1, protocol_http_2 = 2 };
 
-/* How a placeholder stands in the text. base64_N: N bytes of the same group of three stand before it. */
-enum encoding { encoding_raw = 0, encoding_base64_0 = 1, encoding_base64_1 = 2, encoding_base64_2 = 3 };
+/*
+ * How a placeholder stands in the text. base64_N: N bytes of the same group of three stand before it. huffman_N: N bits of
+ * its first byte belong to what stands before it (RFC 7541 5.2).
+ */
+enum encoding {
+	encoding_raw = 0,
+	encoding_base64_0 = 1,
+	encoding_base64_1 = 2,
+	encoding_base64_2 = 3,
+	encoding_huffman_0 = 4,
+	encoding_huffman_1 = 5,
+	encoding_huffman_2 = 6,
+	encoding_huffman_3 = 7,
+	encoding_huffman_4 = 8,
+	encoding_huffman_5 = 9,
+	encoding_huffman_6 = 10,
+	encoding_huffman_7 = 11,
+};
 
 /* Bits of secret.slots, and the kind of a found slot. */
 enum slot { slot_header = 1, slot_named_header = 2, slot_query = 4, slot_path = 8, slot_body = 16, slot_any = 32 };

@@ -44,6 +44,7 @@ enum flow_flag {
 	flow_has_freed = 16,     /* `freed` is valid */
 	flow_early_data = 32,    /* a ClientHello offers TLS 1.3 early data */
 	flow_answered = 64,      /* the peer has accepted this very SYN */
+	flow_keeps_secret = 128, /* the server may be told by an index to send itself a secret again */
 };
 
 struct flow {
@@ -84,6 +85,8 @@ struct flow {
 	__u8 closed;  /* enum reason: why nothing is substituted, under any proof */
 	__u8 outstanding; /* patched records not yet acknowledged */
 	__u8 closing; /* FIN or RST was seen: user space may sweep it once idle */
+	__u8 rebound; /* a KeyUpdate has been followed */
+	__u8 _pad[7];
 };
 
 _Static_assert(sizeof(struct flow) <= 304, "100,000 flows must fit in 32 MB");

@@ -83,7 +83,8 @@ struct patch {
 	__u8 protocol; /* enum protocol */
 	__u8 reason; /* enum reason: edits[edit_count] is a placeholder that stays, as far as it is known */
 	__u8 edit_count;
-	__u8 _pad[6];
+	__u8 keeps; /* 1: an edit lies in a header that the server may be told to send itself again (RFC 7541 6.1) */
+	__u8 _pad[5];
 	__u8 fingerprint[k_fingerprint_bytes];
 	struct edit edits[k_edits_max];
 };

@@ -28,6 +28,8 @@ struct secret {
 	__u8 slots;          /* enum slot, several */
 	__u8 header_count;   /* of headers[] */
 	__u8 _pad;
+	__u16 huffman_bits;  /* of the value, and of its placeholder, in HPACK's Huffman code */
+	__u16 huffman_start; /* where "kloak:" starts there */
 	struct header_name headers[4]; /* for slot_named_header */
 };
 
@@ -35,7 +37,8 @@ struct secret {
  * Map `secret_chunks`: the placeholder as it stands in the text under one encoding, and what turns it into the secret,
  * 64 bytes at a time. Raw: `delta` is the XOR of the bytes. Base64: the characters that hold at least one bit of the
  * placeholder; of a first or last character shared with its neighbour `expected` is the character with the neighbour's
- * bits zero, and `delta` the XOR of the two 6-bit values; of all others the XOR of the characters.
+ * bits zero, and `delta` the XOR of the two 6-bit values; of all others the XOR of the characters. Huffman: the bytes that
+ * hold at least one bit of it, a neighbour's bits zero in both.
  */
 struct secret_chunk_key {
 	__u32 secret;

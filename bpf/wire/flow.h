@@ -87,7 +87,7 @@ static __always_inline bool flow_open(struct walk *walk, struct flow *flow)
 	    !(flow->flags & ~(flow_ipv4 | flow_answered)))
 		return true;
 	/* A SYN out of nowhere would make us forget what must not pass unpatched. */
-	if (flow && flow->outstanding && closed)
+	if (flow && (flow->outstanding || (flow->flags & flow_keeps_secret)) && closed)
 		return false;
 	return flow_restart(walk, flow, flow_tracked, closed);
 }
@@ -186,11 +186,14 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 	if (flow->state == flow_dead)
 		return false;
 	if (!(walk->flags & walk_socket)) {
-		if (flow->outstanding)
+		if (flow->outstanding || (flow->flags & flow_keeps_secret))
 			return false;
 		if (!flow->closed)
 			flow->closed = reason_unproven_flow;
 	}
+	/* What can still change may be another record when TCP repeats it, and what is read of an urgent one is not this. */
+	if ((flow->flags & flow_keeps_secret) && ((walk->tcp_flags & tcp_urgent) || packet_shares_memory(skb)))
+		return false;
 	/* Most receivers take an urgent byte out of the stream (RFC 6093 2.2): what they read is not what we follow. */
 	if ((walk->tcp_flags & tcp_urgent) && !flow->closed)
 		flow->closed = reason_unproven_flow;
@@ -221,6 +224,12 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 		stream_walk(skb, flow);
 		if (walk->flags & walk_held)
 			return false;
+		/* The record whose proof has failed ends in this segment: without its tag the server has none of it. */
+		if (flow->state == flow_dead) {
+			count(counter_segments_dropped);
+			report_dead(flow);
+			return false;
+		}
 	}
 	if (!apply_all(skb, flow, walk)) {
 		count(counter_segments_dropped);

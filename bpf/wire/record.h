@@ -35,6 +35,12 @@ static __always_inline void record_lose(struct flow *flow)
 {
 	flow->phase = phase_lost;
 	flow->flags &= ~flow_may_rebind;
+	/*
+	 * The server keeps a secret in its header table, and what it is told from now on nobody has heard: an index of one
+	 * byte could have it sent to another tenant. No payload leaves any more.
+	 */
+	if (flow->flags & flow_keeps_secret)
+		flow->state = flow_dead;
 }
 
 /* Explicit nonces are the business of TLS 1.2 with AES-GCM alone (RFC 5288 3; RFC 7905 2 has none). */
@@ -103,8 +109,11 @@ __noinline int record_consider(struct flow *flow)
 		result = reason_unproven_record;
 	if (result == verdict_patch) {
 		result = outstanding_take(flow, patch);
-		if (!result)
+		if (!result) {
+			if (patch->keeps)
+				flow->flags |= flow_keeps_secret;
 			return record_go;
+		}
 		result = result == outstanding_all_used ? verdict_hold : reason_tables_full;
 	}
 	if (result == verdict_hold) {
@@ -144,6 +153,8 @@ static __always_inline const struct sighting *record_sighting(struct flow *flow,
 
 static __always_inline void record_bind(struct flow *flow, struct walk *walk, const struct key_state *key)
 {
+	if (flow->phase == phase_bound)
+		flow->rebound = 1;
 	memcpy(flow->key_id, walk->name.id, sizeof(flow->key_id));
 	flow->key_serial = key->serial;
 	flow->version = key->version;

@@ -59,6 +59,25 @@ __noinline int report_patch(struct flow *flow, struct patch *patch, __u32 kind, 
 	return 0;
 }
 
+/* No payload leaves on this flow any more: see flow_keeps_secret. */
+__noinline int report_dead(struct flow *flow)
+{
+	struct walk *walk = walk_get();
+	struct event *event;
+
+	if (!flow || !walk)
+		return -1;
+	event = event_reserve(event_refused);
+	if (!event)
+		return -1;
+	report_destination(event, walk, flow);
+	event->reason = reason_unproven_flow;
+	event->protocol = protocol_http_2;
+	event->version = flow->version;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
 /* Asks the agent whether the flow's destination is the host that it names; not more often than attest_ask_ns. */
 __noinline int report_attest(struct flow *flow, __u32 secret, __u32 mode)
 {

@@ -73,7 +73,7 @@ static __always_inline void stream_loosen(struct flow *flow, enum reason reason)
 	flow->state = flow_loose;
 	if (!flow->closed)
 		flow->closed = reason;
-	record_lose(flow);
+	record_lose(flow); /* which may end the flow instead */
 	flow->kind = record_header;
 	flow->carry_have = 0;
 	flow->carry_need = k_header_bytes;

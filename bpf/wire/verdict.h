@@ -140,6 +140,12 @@ __noinline int verdict(struct flow *flow, struct patch *patch)
 		return flow->closed;
 	if (!(walk->flags & walk_socket))
 		return reason_unproven_flow;
+	/* A table that outlives this record asks for proof of what follows it, whatever the secret asks for. */
+	if (patch->keeps && flow->phase != phase_bound)
+		return reason_unproven_flow;
+	/* HTTP/2 begins with the connection: what begins under its second key is no HTTP/2 to the server. */
+	if (patch->protocol == protocol_http_2 && flow->rebound)
+		return reason_unproven_flow;
 	if (walk->now - patch->sealed_ns > patch_age_ns && walk->now > patch->sealed_ns)
 		return reason_expired;
 	for (__u32 i = 0; i < k_edits_max; i++) {

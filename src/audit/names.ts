@@ -54,6 +54,14 @@ export const encodingNames: Readonly<Record<number, string>> = {
   [encoding.base64_0]: "base64",
   [encoding.base64_1]: "base64",
   [encoding.base64_2]: "base64",
+  [encoding.huffman0]: "huffman",
+  [encoding.huffman1]: "huffman",
+  [encoding.huffman2]: "huffman",
+  [encoding.huffman3]: "huffman",
+  [encoding.huffman4]: "huffman",
+  [encoding.huffman5]: "huffman",
+  [encoding.huffman6]: "huffman",
+  [encoding.huffman7]: "huffman",
 };
 
 export const protocolNames: Readonly<Record<number, string>> = {

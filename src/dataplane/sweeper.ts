@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Maps } from "./dataplane.ts";
-import { flowCodec, flowKeyCodec, offsets, patchCodec, sightingCodec } from "./types.gen.ts";
+import { flowCodec, flowFlag, flowKeyCodec, offsets, patchCodec, sightingCodec } from "./types.gen.ts";
 
 const SECOND = 1_000_000_000n;
 
@@ -32,6 +32,7 @@ export const sweepLimits: SweepLimits = {
 export interface Swept {
   readonly flows: number;
   readonly keys: number;
+  readonly h2States: number;
   readonly patches: number;
   readonly fingerprints: number;
   readonly chunks: number;
@@ -51,12 +52,15 @@ export class Sweeper {
     const before = (age: bigint) => (now > age ? now - age : 0n);
     const flows = this.#flows(now, limits);
     const keys = this.#has("keys") ? this.#maps.keys.sweep(offsets.keyState.usedNs, before(limits.idleKey)).length : 0;
+    const h2States = this.#has("h2_states")
+      ? this.#maps.h2_states.sweep(offsets.h2State.usedNs, before(limits.idleKey)).length
+      : 0;
     const fingerprints = this.#has("fingerprints")
       ? this.#maps.fingerprints.sweep(sightingCodec.fields.sealedNs[0], before(limits.fingerprint)).length
       : 0;
-    if (!this.#has("patches")) return { flows, keys, fingerprints, patches: 0, chunks: 0 };
+    if (!this.#has("patches")) return { flows, keys, h2States, fingerprints, patches: 0, chunks: 0 };
     const patches = this.#maps.patches.sweep(patchCodec.fields.sealedNs[0], before(limits.patch)).length;
-    return { flows, keys, fingerprints, patches, chunks: this.#chunks() };
+    return { flows, keys, h2States, fingerprints, patches, chunks: this.#chunks() };
   }
 
   /** Every `interval` milliseconds until the signal. */
@@ -67,6 +71,12 @@ export class Sweeper {
     }
   }
 
+  /** Whether the workload still has an interface. */
+  #sends(workload: number): boolean {
+    const { interfaces } = this.#maps;
+    return interfaces.keys().some((ifindex) => interfaces.get(ifindex)?.workload === workload);
+  }
+
   #has(name: keyof Maps): boolean {
     return Object.keys(this.#maps).includes(name);
   }
@@ -74,7 +84,7 @@ export class Sweeper {
   #flows(now: bigint, limits: SweepLimits): number {
     if (!this.#has("flows")) return 0;
     const { flows, outstanding, hellos } = this.#maps;
-    const { usedNs, closing, outstanding: unacknowledged, serial } = flowCodec.fields;
+    const { usedNs, closing, outstanding: unacknowledged, serial, flags } = flowCodec.fields;
     let count = 0;
     for (const key of flows.older(usedNs[0], now > limits.closedFlow ? now - limits.closedFlow : 0n)) {
       const flow = flows.getRaw(flowKeyCodec.encode(key));
@@ -82,6 +92,9 @@ export class Sweeper {
       const idle = now - usedNs[1].decode(flow, usedNs[0]);
       const waits = unacknowledged[1].decode(flow, unacknowledged[0]) > 0;
       const closed = closing[1].decode(flow, closing[0]) > 0;
+      // What follows must stay heard while its workload can send: a server's header table has no age.
+      const keeps = (flags[1].decode(flow, flags[0]) & flowFlag.keepsSecret) !== 0;
+      if (keeps && !closed && this.#sends(key.workload)) continue;
       const limit = closed ? (waits ? limits.unacknowledged : limits.closedFlow) : limits.idleFlow;
       if (idle < limit || !flows.delete(key)) continue;
       const number = serial[1].decode(flow, serial[0]);

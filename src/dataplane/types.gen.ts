@@ -10,7 +10,7 @@ export const constants = {
   headerNameMax: 39,
   markerBytes: 6,
   tokenBytes: 16,
-  editsMax: 4,
+  editsMax: 32,
   outstanding: 16,
   markRing: 256,
   regionChunkBytes: 256,
@@ -86,6 +86,14 @@ export const encoding = {
   base64_0: 1,
   base64_1: 2,
   base64_2: 3,
+  huffman0: 4,
+  huffman1: 5,
+  huffman2: 6,
+  huffman3: 7,
+  huffman4: 8,
+  huffman5: 9,
+  huffman6: 10,
+  huffman7: 11,
 } as const;
 export type Encoding = (typeof encoding)[keyof typeof encoding];
 export const encodingNames: Readonly<Record<number, string>> = {
@@ -93,6 +101,14 @@ export const encodingNames: Readonly<Record<number, string>> = {
   1: "base64-0",
   2: "base64-1",
   3: "base64-2",
+  4: "huffman-0",
+  5: "huffman-1",
+  6: "huffman-2",
+  7: "huffman-3",
+  8: "huffman-4",
+  9: "huffman-5",
+  10: "huffman-6",
+  11: "huffman-7",
 };
 
 export const slot = {
@@ -277,6 +293,7 @@ export const flowFlag = {
   hasFreed: 16,
   earlyData: 32,
   answered: 64,
+  keepsSecret: 128,
 } as const;
 export type FlowFlag = (typeof flowFlag)[keyof typeof flowFlag];
 export const flowFlagNames: Readonly<Record<number, string>> = {
@@ -287,6 +304,7 @@ export const flowFlagNames: Readonly<Record<number, string>> = {
   16: "has-freed",
   32: "early-data",
   64: "answered",
+  128: "keeps-secret",
 };
 
 export const markFlag = {
@@ -430,8 +448,9 @@ export interface Flow {
   readonly closed: number;
   readonly outstanding: number;
   readonly closing: number;
+  readonly rebound: number;
 }
-export const flowCodec = struct<Flow>(208, {
+export const flowCodec = struct<Flow>(216, {
   serial: [0, u64],
   usedNs: [8, u64],
   host: [16, u64],
@@ -469,6 +488,7 @@ export const flowCodec = struct<Flow>(208, {
   closed: [205, u8],
   outstanding: [206, u8],
   closing: [207, u8],
+  rebound: [208, u8],
 });
 
 export interface OutstandingRecord {
@@ -593,10 +613,11 @@ export interface Patch {
   readonly protocol: number;
   readonly reason: number;
   readonly editCount: number;
+  readonly keeps: number;
   readonly fingerprint: Buffer;
   readonly edits: readonly Edit[];
 }
-export const patchCodec = struct<Patch>(296, {
+export const patchCodec = struct<Patch>(1752, {
   host: [0, u64],
   sealedNs: [8, u64],
   workload: [16, u32],
@@ -611,8 +632,9 @@ export const patchCodec = struct<Patch>(296, {
   protocol: [63, u8],
   reason: [64, u8],
   editCount: [65, u8],
+  keeps: [66, u8],
   fingerprint: [72, bytes(16)],
-  edits: [88, list(editCodec, 4)],
+  edits: [88, list(editCodec, 32)],
 });
 
 export interface RegionChunk {
@@ -639,15 +661,19 @@ export interface Secret {
   readonly proof: number;
   readonly slots: number;
   readonly headerCount: number;
+  readonly huffmanBits: number;
+  readonly huffmanStart: number;
   readonly headers: readonly HeaderName[];
 }
-export const secretCodec = struct<Secret>(168, {
+export const secretCodec = struct<Secret>(172, {
   length: [0, u16],
   markerOffset: [2, u16],
   proof: [4, u8],
   slots: [5, u8],
   headerCount: [6, u8],
-  headers: [8, list(headerNameCodec, 4)],
+  huffmanBits: [8, u16],
+  huffmanStart: [10, u16],
+  headers: [12, list(headerNameCodec, 4)],
 });
 
 export interface SecretChunkKey {
@@ -855,6 +881,39 @@ export const hostNameCodec = struct<HostName>(256, {
 
 /** Where the fields lie of values that are opaque Buffers here. */
 export const offsets = {
+  h2State: {
+    usedNs: 0,
+    frame: 8,
+    host: 16,
+    suffix: 24,
+    fragment: 32,
+    from: 36,
+    padding: 40,
+    stream: 44,
+    newest: 48,
+    inserted: 52,
+    before: 56,
+    integer: 60,
+    string: 64,
+    flags: 68,
+    part: 70,
+    have: 71,
+    state: 72,
+    form: 73,
+    kind: 74,
+    shift: 75,
+    huffman: 76,
+    half: 77,
+    node: 78,
+    value: 79,
+    capturing: 80,
+    referenceCount: 81,
+    keeps: 82,
+    stop: 83,
+    misused: 84,
+    references: 88,
+    entries: 152,
+  },
   keyState: {
     serial: 0,
     usedNs: 8,
@@ -879,6 +938,12 @@ export const mapTypes = {
     entries: 65536,
     key: attestationKeyCodec,
     value: attestationCodec,
+  },
+  blank_h2_state: {
+    type: 2,
+    entries: 1,
+    key: u32,
+    value: bytes(8344),
   },
   blank_key: {
     type: 2,
@@ -915,6 +980,12 @@ export const mapTypes = {
     entries: 1024,
     key: fragmentKeyCodec,
     value: u8,
+  },
+  h2_states: {
+    type: 1,
+    entries: 4096,
+    key: u64,
+    value: bytes(8344),
   },
   hellos: {
     type: 1,
@@ -1008,11 +1079,13 @@ export const layouts: Readonly<Record<string, string>> = {
   event:
     "368 time_ns@0:unsigned long long/8 kind@8:unsigned int/4 workload@12:unsigned int/4 secret@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] address@40:unsigned char/1[16] port@56:unsigned short/2 reason@58:unsigned char/1 slot@59:unsigned char/1 encoding@60:unsigned char/1 protocol@61:unsigned char/1 version@62:unsigned char/1 algorithm@63:unsigned char/1 stack@64:unsigned char/1 attest@65:unsigned char/1 ipv4@66:unsigned char/1 host_length@67:unsigned char/1 _pad@68:unsigned char/1[4] header@72:header_name/40 host@112:char/1[256]",
   fingerprint: "16 bytes@0:unsigned char/1[16]",
-  flow: "208 serial@0:unsigned long long/8 used_ns@8:unsigned long long/8 host@16:unsigned long long/8 parent@24:unsigned long long/8 hold_ns@32:unsigned long long/8 asked_ns@40:unsigned long long/8 key_serial@48:unsigned long long/8 mac@56:unsigned long long/8 hash@64:unsigned long long/8[4] block@96:unsigned char/1[16] key_id@112:unsigned char/1[16] busy@128:unsigned int/4 next@132:unsigned int/4 freed@136:unsigned int/4 record@140:unsigned int/4 index@144:unsigned int/4 mark_index@148:unsigned int/4 fragment@152:unsigned short/2 at@154:unsigned short/2 length@156:unsigned short/2 head_blocks@158:unsigned short/2 tail_block@160:unsigned short/2 carry@162:unsigned char/1[32] carry_have@194:unsigned char/1 carry_need@195:unsigned char/1 kind@196:unsigned char/1 prefix@197:unsigned char/1 mark_type@198:unsigned char/1 mark_flags@199:unsigned char/1 state@200:unsigned char/1 phase@201:unsigned char/1 sni@202:unsigned char/1 flags@203:unsigned char/1 version@204:unsigned char/1 closed@205:unsigned char/1 outstanding@206:unsigned char/1 closing@207:unsigned char/1",
+  flow: "216 serial@0:unsigned long long/8 used_ns@8:unsigned long long/8 host@16:unsigned long long/8 parent@24:unsigned long long/8 hold_ns@32:unsigned long long/8 asked_ns@40:unsigned long long/8 key_serial@48:unsigned long long/8 mac@56:unsigned long long/8 hash@64:unsigned long long/8[4] block@96:unsigned char/1[16] key_id@112:unsigned char/1[16] busy@128:unsigned int/4 next@132:unsigned int/4 freed@136:unsigned int/4 record@140:unsigned int/4 index@144:unsigned int/4 mark_index@148:unsigned int/4 fragment@152:unsigned short/2 at@154:unsigned short/2 length@156:unsigned short/2 head_blocks@158:unsigned short/2 tail_block@160:unsigned short/2 carry@162:unsigned char/1[32] carry_have@194:unsigned char/1 carry_need@195:unsigned char/1 kind@196:unsigned char/1 prefix@197:unsigned char/1 mark_type@198:unsigned char/1 mark_flags@199:unsigned char/1 state@200:unsigned char/1 phase@201:unsigned char/1 sni@202:unsigned char/1 flags@203:unsigned char/1 version@204:unsigned char/1 closed@205:unsigned char/1 outstanding@206:unsigned char/1 closing@207:unsigned char/1 rebound@208:unsigned char/1 _pad@209:unsigned char/1[7]",
   flow_key:
     "40 workload@0:unsigned int/4 source_port@4:unsigned short/2 destination_port@6:unsigned short/2 source@8:unsigned char/1[16] destination@24:unsigned char/1[16]",
   fragment_key:
     "40 workload@0:unsigned int/4 identification@4:unsigned int/4 source@8:unsigned char/1[16] destination@24:unsigned char/1[16]",
+  h2_state:
+    "8344 used_ns@0:unsigned long long/8 frame@8:unsigned long long/8 host@16:unsigned long long/8 suffix@24:unsigned long long/8 fragment@32:unsigned int/4 from@36:unsigned int/4 padding@40:unsigned int/4 stream@44:unsigned int/4 newest@48:unsigned int/4 inserted@52:unsigned int/4 before@56:unsigned int/4 integer@60:unsigned int/4 string@64:unsigned int/4 flags@68:unsigned short/2 part@70:unsigned char/1 have@71:unsigned char/1 state@72:unsigned char/1 form@73:unsigned char/1 kind@74:unsigned char/1 shift@75:unsigned char/1 huffman@76:unsigned char/1 half@77:unsigned char/1 node@78:unsigned char/1 value@79:unsigned char/1 capturing@80:unsigned char/1 reference_count@81:unsigned char/1 keeps@82:unsigned char/1 stop@83:unsigned char/1 misused@84:unsigned int/4 references@88:h2_reference/16[4] entries@152:h2_entry/64[128]",
   header_name: "40 length@0:unsigned char/1 text@1:char/1[39]",
   hello:
     "544 number@0:unsigned int/4 skip@4:unsigned int/4 message_left@8:unsigned int/4 digits@12:unsigned int/4 extensions_left@16:unsigned short/2 extension_left@18:unsigned short/2 extension@20:unsigned short/2 name_left@22:unsigned short/2 name_length@24:unsigned short/2 name_dot@26:unsigned short/2 stage@28:unsigned char/1 flags@29:unsigned char/1 _pad@30:unsigned char/1[2] name@32:char/1[256] parent@288:char/1[256]",
@@ -1030,14 +1103,14 @@ export const layouts: Readonly<Record<string, string>> = {
   outstanding_record:
     "32 serial@0:unsigned long long/8 index@8:unsigned int/4 sequence@12:unsigned int/4 length@16:unsigned short/2 region_bytes@18:unsigned short/2 prefix@20:unsigned char/1 used@21:unsigned char/1 touched@22:unsigned char/1 reported@23:unsigned char/1 attest@24:unsigned char/1 proven@25:unsigned char/1 _pad@26:unsigned char/1[6]",
   patch:
-    "296 host@0:unsigned long long/8 sealed_ns@8:unsigned long long/8 workload@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] tag_delta@40:unsigned char/1[16] length@56:unsigned short/2 region_bytes@58:unsigned short/2 algorithm@60:unsigned char/1 version@61:unsigned char/1 stack@62:unsigned char/1 protocol@63:unsigned char/1 reason@64:unsigned char/1 edit_count@65:unsigned char/1 _pad@66:unsigned char/1[6] fingerprint@72:unsigned char/1[16] edits@88:edit/52[4]",
+    "1752 host@0:unsigned long long/8 sealed_ns@8:unsigned long long/8 workload@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] tag_delta@40:unsigned char/1[16] length@56:unsigned short/2 region_bytes@58:unsigned short/2 algorithm@60:unsigned char/1 version@61:unsigned char/1 stack@62:unsigned char/1 protocol@63:unsigned char/1 reason@64:unsigned char/1 edit_count@65:unsigned char/1 keeps@66:unsigned char/1 _pad@67:unsigned char/1[5] fingerprint@72:unsigned char/1[16] edits@88:edit/52[32]",
   patch_key: "16 serial@0:unsigned long long/8 index@8:unsigned int/4 chunk@12:unsigned int/4",
   raw_key: "32 words@0:unsigned int/4[8]",
   record_mark:
     "24 mac@0:unsigned long long/8 index@8:unsigned int/4 length@12:unsigned short/2 head_blocks@14:unsigned short/2 tail_block@16:unsigned short/2 type@18:unsigned char/1 flags@19:unsigned char/1 _pad@20:unsigned int/4",
   region_chunk: "512 ciphertext@0:unsigned char/1[256] delta@256:unsigned char/1[256]",
   secret:
-    "168 length@0:unsigned short/2 marker_offset@2:unsigned short/2 proof@4:unsigned char/1 slots@5:unsigned char/1 header_count@6:unsigned char/1 _pad@7:unsigned char/1 headers@8:header_name/40[4]",
+    "172 length@0:unsigned short/2 marker_offset@2:unsigned short/2 proof@4:unsigned char/1 slots@5:unsigned char/1 header_count@6:unsigned char/1 _pad@7:unsigned char/1 huffman_bits@8:unsigned short/2 huffman_start@10:unsigned short/2 headers@12:header_name/40[4]",
   secret_chunk: "128 expected@0:unsigned char/1[64] delta@64:unsigned char/1[64]",
   secret_chunk_key: "8 secret@0:unsigned int/4 encoding@4:unsigned short/2 index@6:unsigned short/2",
   sighting:

@@ -1,8 +1,9 @@
 /* The laboratory's HTTPS server: a process of its own, in the namespace of the other machine. Reports over IPC. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { createServer as createHttpsServer } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { createSecureServer, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
+import { createServer as createHttpsServer } from "node:https";
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer, type Server as TlsServer, type TlsOptions, type TLSSocket } from "node:tls";
 import type { FromServer, ListenerPlan, ServedRequest, ToServer } from "./server-messages.ts";
@@ -11,7 +12,7 @@ const keptBody = 64 * 1024;
 const connections = new WeakMap<object, number>();
 /** By listener: of raw ones, from the TCP connection on. */
 const openSockets = new Map<string, Set<Socket>>();
-const held: ServerResponse[] = [];
+const held: (ServerResponse | Http2ServerResponse)[] = [];
 let connectionCount = 0;
 
 function send(message: FromServer): void {
@@ -43,7 +44,7 @@ function tlsOptions(plan: ListenerPlan): TlsOptions {
     cert: readFileSync(plan.certificate.certificateFile),
     ...(plan.version ? { minVersion: plan.version, maxVersion: plan.version } : {}),
     ...(plan.cipher ? { ciphers: plan.cipher } : {}),
-    ALPNProtocols: [plan.onlyAlpn ?? "http/1.1"],
+    ALPNProtocols: [plan.onlyAlpn ?? (plan.kind === "http2" ? "h2" : "http/1.1")],
     handshakeTimeout: 600_000,
   };
 }
@@ -61,14 +62,19 @@ function guarded(server: TlsServer, alpn: string): Server {
   });
 }
 
-function answer(response: ServerResponse): void {
-  response.writeHead(200, { "content-type": "text/plain", "content-length": 3 });
+function answer(response: ServerResponse | Http2ServerResponse): void {
+  response.setHeader("content-type", "text/plain");
+  response.setHeader("content-length", 3);
   response.end("ok\n");
 }
 
-function serveHttp(plan: ListenerPlan) {
-  const handle = (request: IncomingMessage, response: ServerResponse): void => {
-    const socket = request.socket as TLSSocket; // an https server has no other
+/** The same for both versions of HTTP; `socketOf` because that of HTTP/2 is a proxy, another for each request. */
+function handler<Request extends IncomingMessage | Http2ServerRequest>(
+  plan: ListenerPlan,
+  socketOf: (request: Request) => TLSSocket,
+) {
+  return (request: Request, response: ServerResponse | Http2ServerResponse): void => {
+    const socket = socketOf(request);
     const hash = createHash("sha256");
     const kept: Buffer[] = [];
     let bodyLength = 0;
@@ -94,12 +100,38 @@ function serveHttp(plan: ListenerPlan) {
       else answer(response);
     });
   };
+}
+
+function serveHttp(plan: ListenerPlan) {
   const options = { ...tlsOptions(plan), maxHeaderSize: 64 * 1024, keepAliveTimeout: 600_000 };
+  // An https server has no other sockets.
+  const handle = handler<IncomingMessage>(plan, ({ socket }) => socket as TLSSocket);
   const server = createHttpsServer(options, handle);
   server.on("clientError", (error, socket) => {
     fault(plan, error);
     socket.destroy();
   });
+  return server;
+}
+
+function serveHttp2(plan: ListenerPlan) {
+  const settings = { headerTableSize: plan.headerTableSize ?? 4096, maxHeaderListSize: 128 * 1024 };
+  const sockets = new WeakMap<object, TLSSocket>();
+  const server = createSecureServer(
+    { ...tlsOptions(plan), settings },
+    handler<Http2ServerRequest>(plan, ({ stream }) => sockets.get(stream.session ?? stream) as TLSSocket),
+  );
+  let latest: TLSSocket | undefined;
+  server.prependListener("secureConnection", (socket) => {
+    latest = socket;
+  });
+  server.on("session", (session) => {
+    if (latest) sockets.set(session, latest);
+    session.on("error", (error) => fault(plan, error));
+  });
+  server.on("sessionError", (error) => fault(plan, error));
+  // Who looks at the certificate alone speaks no HTTP/2.
+  server.on("unknownProtocol", (socket) => socket.destroy());
   return server;
 }
 
@@ -161,7 +193,8 @@ function fault(plan: ListenerPlan, error: NodeJS.ErrnoException): void {
 async function listen(plans: readonly ListenerPlan[]): Promise<void> {
   const ports: Record<string, number> = {};
   for (const plan of plans) {
-    const server = plan.kind === "raw" ? serveRaw(plan) : serveHttp(plan);
+    const serve = { raw: serveRaw, http: serveHttp, http2: serveHttp2 }[plan.kind ?? "http"];
+    const server = serve(plan);
     server.on("tlsClientError", (error) => fault(plan, error));
     const door = plan.onlyAlpn === undefined ? server : guarded(server, plan.onlyAlpn);
     await new Promise<void>((resolve) => door.listen(plan.port ?? 0, "::", () => resolve()));

@@ -7,8 +7,13 @@ export interface ListenerPlan {
   readonly certificate: Certificate;
   readonly version?: "TLSv1.2" | "TLSv1.3";
   readonly cipher?: string;
-  /** `http` parses requests and answers each; `raw` keeps every byte and answers each empty line. Default `http`. */
-  readonly kind?: "http" | "raw";
+  /**
+   * `http` parses requests and answers each, `http2` does so in HTTP/2 alone; `raw` keeps every byte and answers each
+   * empty line. Default `http`.
+   */
+  readonly kind?: "http" | "http2" | "raw";
+  /** HTTP/2: SETTINGS_HEADER_TABLE_SIZE, 4096 unless given. */
+  readonly headerTableSize?: number;
   /** Port to listen on; any free one if not given. */
   readonly port?: number;
   /** Handshakes wait for ever unless the client offers this ALPN protocol. */

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { type Encoding, encoding } from "../dataplane/types.gen.ts";
 import { chunkBytes, encodings } from "./encodings.ts";
+import { huffmanBits, huffmanCodes } from "./huffman.ts";
 import { makePlaceholder, placeholderProblem } from "./placeholder.ts";
 import { SecretValue } from "./secret-value.ts";
 import { printable } from "./testing.ts";
@@ -111,6 +112,50 @@ test("the delta turns user:placeholder:rest in base64 into user:secret:rest at e
     { numRuns: 500 },
   );
   assert.equal(seen.size, 3);
+});
+
+/** RFC 7541 5.2. */
+function huffman(text: Buffer): Buffer {
+  const codes = [...text].map((byte) => huffmanCodes[byte] ?? { code: 0, bits: 0 });
+  const bits = codes.map(({ code, bits }) => code.toString(2).padStart(bits, "0")).join("");
+  const whole = bits.padEnd(Math.ceil(bits.length / 8) * 8, "1");
+  return Buffer.from((whole.match(/.{8}/g) ?? []).map((byte) => Number.parseInt(byte, 2)));
+}
+
+test("Huffman: the example of RFC 7541 C.4.1", () => {
+  assert.equal(huffman(Buffer.from("www.example.com")).toString("hex"), "f1e3c2e5f23a6ba0ab90f4ff");
+});
+
+test("the delta turns a Huffman string around the placeholder into that around the secret at every bit alignment", () => {
+  const seen = new Set<number>();
+  const text = printable({ minLength: 0, maxLength: 20 }).map((value) => Buffer.from(value));
+  fc.assert(
+    fc.property(secrets, text, text, (value, before, after) => {
+      const placeholder = Buffer.from(makePlaceholder(value));
+      const start = huffmanBits(before);
+      const end = start + huffmanBits(placeholder);
+      const which = (encoding.huffman0 + (start % 8)) as Encoding;
+      seen.add(which);
+      const rows = encodings(placeholder.toString(), value).filter((chunk) => chunk.encoding === which);
+      const expected = Buffer.concat(rows.map((row) => row.expected));
+      const delta = Buffer.concat(rows.map((row) => row.delta));
+      const result = huffman(Buffer.concat([before, placeholder, after]));
+      const first = Math.floor(start / 8);
+      const length = Math.ceil(end / 8) - first;
+      assert.equal(rows.length, Math.ceil(length / chunkBytes));
+      for (let at = 0; at < length; at++) {
+        let mask = 0xff;
+        if (at === 0) mask &= 0xff >> (start % 8);
+        if (at === length - 1) mask &= 0xff << (-end & 7);
+        assert.equal((result[first + at] as number) & mask, expected[at], `byte ${at}`);
+        assert.equal((delta[at] as number) & ~mask & 0xff, 0, "a neighbour's bits stay");
+        result[first + at] = (result[first + at] as number) ^ (delta[at] as number);
+      }
+      assert.deepEqual(result, huffman(Buffer.concat([before, value.reveal(), after])));
+    }),
+    { numRuns: 500 },
+  );
+  assert.equal(seen.size, 8);
 });
 
 test("a placeholder of another length is refused", () => {

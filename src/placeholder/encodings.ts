@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
 import { constants, type Encoding, encoding } from "../dataplane/types.gen.ts";
+import { type HuffmanCode, huffmanCodes } from "./huffman.ts";
 import type { SecretValue } from "./secret-value.ts";
 
 export const chunkBytes = constants.secretChunkBytes;
@@ -31,6 +32,7 @@ export function encodings(placeholder: string, value: SecretValue): readonly Enc
     ...chunks(encoding.base64_0, base64Form(text, secret, 0)),
     ...chunks(encoding.base64_1, base64Form(text, secret, 1)),
     ...chunks(encoding.base64_2, base64Form(text, secret, 2)),
+    ...huffmanEncodings.flatMap((which, before) => chunks(which, huffmanForm(text, secret, before))),
   ];
 }
 
@@ -53,6 +55,48 @@ export function base64Form(placeholder: Buffer, secret: Buffer, before: 0 | 1 | 
   if (before !== 0) delta[first] = sixBits(expected[first]) ^ sixBits(replaced[first]);
   if ((before + placeholder.length) % 3 !== 0) delta[last] = sixBits(expected[last]) ^ sixBits(replaced[last]);
   return { expected, delta };
+}
+
+/** By the bits of the first byte that belong to the text before. */
+const huffmanEncodings: readonly Encoding[] = [
+  encoding.huffman0,
+  encoding.huffman1,
+  encoding.huffman2,
+  encoding.huffman3,
+  encoding.huffman4,
+  encoding.huffman5,
+  encoding.huffman6,
+  encoding.huffman7,
+];
+
+/**
+ * The bytes that hold at least one bit of the placeholder in HPACK's Huffman code when `before` bits of the first belong
+ * to the text before it; neighbours' bits are zero.
+ */
+export function huffmanForm(placeholder: Buffer, secret: Buffer, before: number): EncodedForm {
+  const expected = huffmanBytes(placeholder, before);
+  const replaced = huffmanBytes(secret, before);
+  if (expected.length !== replaced.length) throw new RangeError("a placeholder has the Huffman length of its value");
+  return { expected, delta: xor(expected, replaced) };
+}
+
+function huffmanBytes(text: Buffer, before: number): Buffer {
+  const bytes: number[] = [];
+  let pending = 0;
+  let bits = before;
+  for (const byte of text) {
+    const code = huffmanCodes[byte] as HuffmanCode;
+    for (let at = code.bits - 1; at >= 0; at--) {
+      pending = (pending << 1) | ((code.code >>> at) & 1);
+      bits += 1;
+      if (bits < 8) continue;
+      bytes.push(pending);
+      pending = 0;
+      bits = 0;
+    }
+  }
+  if (bits > 0) bytes.push(pending << (8 - bits));
+  return Buffer.from(bytes);
 }
 
 /** The bytes with zero neighbours, encoded, without the characters in which they have no bit. */

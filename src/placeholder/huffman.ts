@@ -30,3 +30,27 @@ export function huffmanBits(bytes: Uint8Array): number {
 export function huffmanCodeBits(byte: number): number {
   return codeBits[byte] as number;
 }
+
+/** One byte's code: its lowest `bits` bits, the first sent highest. */
+export interface HuffmanCode {
+  readonly code: number;
+  readonly bits: number;
+}
+
+/** By byte. The code is canonical: shorter codes first, and in the order of the bytes among those of one length. */
+export const huffmanCodes: readonly HuffmanCode[] = canonicalCodes();
+
+function canonicalCodes(): readonly HuffmanCode[] {
+  const codes: HuffmanCode[] = [];
+  const order = [...codeBits.keys()].sort((a, b) => huffmanCodeBits(a) - huffmanCodeBits(b) || a - b);
+  let next = 0;
+  let length = 0;
+  for (const byte of order) {
+    const bits = huffmanCodeBits(byte);
+    next *= 2 ** (bits - length);
+    length = bits;
+    codes[byte] = { code: next, bits };
+    next += 1;
+  }
+  return codes;
+}

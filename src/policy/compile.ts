@@ -1,5 +1,6 @@
 import { proof, slot } from "../dataplane/types.gen.ts";
 import { encodings } from "../placeholder/encodings.ts";
+import { huffmanBits } from "../placeholder/huffman.ts";
 import type { SecretValue } from "../placeholder/secret-value.ts";
 import { markerOffset, tokenOf } from "../placeholder/token.ts";
 import { type HashName, hostRows, mergeHostRows, networkRows } from "./host-rows.ts";
@@ -55,10 +56,14 @@ export function tokenRow(workload: number, placeholder: string, secret: number):
 }
 
 function secretRow(length: number, placeholder: string, policy: SecretPolicy): SecretRow {
+  const start = markerOffset(placeholder);
+  const text = Buffer.from(placeholder, "latin1");
   const headers = policy.slots.headers.map((name) => ({ length: name.length, text: name }));
   return {
     length,
-    markerOffset: markerOffset(placeholder),
+    markerOffset: start,
+    huffmanBits: huffmanBits(text),
+    huffmanStart: huffmanBits(text.subarray(0, start)),
     proof: proof[policy.proof],
     slots: slotSum(policy.slots),
     headerCount: headers.length,

@@ -214,10 +214,17 @@ test("the sweep takes old keys, fingerprints and patches, and chunks that belong
     fingerprints.set({ bytes: Buffer.alloc(16, index) }, { key: name(1), serial: 1n, index, sealedNs });
   }
   const first = dataplane.sweeper.sweep(now);
-  assert.deepEqual(first, { flows: 0, keys: 1, fingerprints: 1, patches: 1, chunks: 0 });
+  assert.deepEqual(first, { flows: 0, keys: 1, h2States: 0, fingerprints: 1, patches: 1, chunks: 0 });
   assert.equal(keys.has(name(1)), true);
   // A chunk may have come a moment before its patch: it goes only with the next sweep.
-  assert.deepEqual(dataplane.sweeper.sweep(now), { flows: 0, keys: 0, fingerprints: 0, patches: 0, chunks: 2 });
+  assert.deepEqual(dataplane.sweeper.sweep(now), {
+    flows: 0,
+    keys: 0,
+    h2States: 0,
+    fingerprints: 0,
+    patches: 0,
+    chunks: 2,
+  });
   assert.deepEqual(
     chunks.keys().map((key) => key.index),
     [0, 0],

@@ -26,6 +26,8 @@ export const states = [
   "last-lf",
   "opaque",
   "lost",
+  "http2",
+  "http2-data",
 ] as const;
 export type State = (typeof states)[number];
 
@@ -79,7 +81,7 @@ interface RawNote {
   readonly host: Buffer;
 }
 
-const note = struct<RawNote>(312, {
+const note = struct<RawNote>(344, {
   marker: [0, i32],
   base64: [4, i32],
   isBase64: [8, u8],
@@ -87,10 +89,10 @@ const note = struct<RawNote>(312, {
   forbidden: [10, u8],
   headerLength: [12, u8],
   header: [13, bytes(39)],
-  state: [52, u8],
-  flags: [53, u8],
-  hostLength: [54, u16],
-  host: [56, bytes(256)],
+  state: [80, u8],
+  flags: [81, u8],
+  hostLength: [82, u16],
+  host: [88, bytes(256)],
 });
 
 interface Case {
@@ -105,15 +107,15 @@ interface Case {
 }
 
 /** h1.bpf.c asserts the offsets. */
-const h1Case = struct<Case>(17632 + 64 * 312, {
+const h1Case = struct<Case>(18080 + 64 * 344, {
   left: [0, u64],
   parser: [0, bytes(368)],
   end: [372, u32],
   head: [376, u32],
   tail: [380, u32],
-  text: [1224, bytes(16400)],
-  noteCount: [17624, u32],
-  notes: [17632, list(note, 64)],
+  text: [1672, bytes(16400)],
+  noteCount: [18072, u32],
+  notes: [18080, list(note, 64)],
 });
 
 const blank = h1Case.decode(Buffer.alloc(h1Case.bytes));

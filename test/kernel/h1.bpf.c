@@ -12,6 +12,7 @@ struct h1_note {
 	__u8 state; /* enum h1_state */
 	__u8 flags; /* enum h1_flag */
 	__u16 host_length;
+	__u32 _pad;
 	struct dns_name host;
 };
 
@@ -26,10 +27,10 @@ struct h1_case {
 /* h1-program.ts knows where its fields lie. */
 _Static_assert(__builtin_offsetof(struct h1_case, parser.state) == 107, "state");
 _Static_assert(__builtin_offsetof(struct h1_case, scan) == 368, "scan");
-_Static_assert(__builtin_offsetof(struct h1_case, scan.text) == 1224, "text");
-_Static_assert(__builtin_offsetof(struct h1_case, note_count) == 17624, "note_count");
-_Static_assert(__builtin_offsetof(struct h1_case, notes) == 17632, "notes");
-_Static_assert(sizeof(struct h1_note) == 312, "note");
+_Static_assert(__builtin_offsetof(struct h1_case, scan.text) == 1672, "text");
+_Static_assert(__builtin_offsetof(struct h1_case, note_count) == 18072, "note_count");
+_Static_assert(__builtin_offsetof(struct h1_case, notes) == 18080, "notes");
+_Static_assert(sizeof(struct h1_note) == 344, "note");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -309,8 +309,13 @@ for (const { shape, text } of smuggled) {
   });
 }
 
+test("HTTP/2 is left to its own parser", () => {
+  const reading = parser.read(Buffer.from("PRI "));
+  assert.equal(reading.state, "http2");
+  assert.deepEqual(reading.notes, []);
+});
+
 for (const [protocol, text] of [
-  ["HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
   ["a tunnel", "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\n"],
   ["an upgrade", `${get}Host: a.test\r\nUpgrade: websocket\r\n\r\n`],
 ] as const) {

@@ -29,6 +29,14 @@ export const stacks: readonly Stack[] = [
   { name: "node that runs the tests", command: [process.execPath, client("node.mjs")], keepsAlive: true },
 ];
 
+/** Those that speak HTTP/2. HEADER in the environment names the header that carries the secret. */
+export const http2Stacks: readonly Stack[] = [
+  { name: "curl (nghttp2)", command: ["sh", client("curl-http2.sh")], keepsAlive: true },
+  { name: "python httpx (h2)", command: ["/usr/bin/python3", client("httpx-http2.py")], keepsAlive: true },
+  { name: "node 16 http2 (OpenSSL 1.1.1)", command: [node(16), client("node-http2.mjs")], keepsAlive: true },
+  { name: "node http2 that runs the tests", command: [process.execPath, client("node-http2.mjs")], keepsAlive: true },
+];
+
 /** The command of a stack's client for these arguments. */
 export function clientCommand(
   stack: Stack,

@@ -66,10 +66,12 @@ export function patch(
     | "protocol"
     | "reason"
     | "fingerprint"
-  >,
+  > &
+    Partial<Pick<gen.Patch, "keeps">>,
   edits: readonly Edit[],
 ): Buffer {
   return gen.patchCodec.encode({
+    keeps: 0,
     ...row,
     process: 4242,
     command: "curl",

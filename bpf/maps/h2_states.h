@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What HTTP/2 needs beside the parser of each key: only for keys under which HTTP/2 is spoken. Not LRU, for the reason
+ * that `keys` is not; entries go with their key, or by time.
+ */
+#pragma once
+
+#include "../core.h"
+#include "../http/h2.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64); /* key_state.serial */
+	__type(value, struct h2_state);
+} h2_states SEC(".maps");
+
+/* A state of zeros, too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct h2_state);
+} blank_h2_state SEC(".maps");
+
+static __always_inline struct h2_state *h2_find(__u64 key_serial)
+{
+	return bpf_map_lookup_elem(&h2_states, &key_serial);
+}
+
+/* NULL when there is no room. */
+static __always_inline struct h2_state *h2_make(__u64 key_serial)
+{
+	__u32 zero = 0;
+	struct h2_state *blank = bpf_map_lookup_elem(&blank_h2_state, &zero);
+
+	if (!blank || bpf_map_update_elem(&h2_states, &key_serial, blank, BPF_NOEXIST))
+		return NULL;
+	return h2_find(key_serial);
+}
+
+static __always_inline void h2_forget(__u64 key_serial)
+{
+	bpf_map_delete_elem(&h2_states, &key_serial);
+}
