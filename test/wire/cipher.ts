@@ -24,6 +24,8 @@ export interface SealOptions {
   readonly headBlocks?: number;
   readonly ageNs?: bigint;
   readonly protocol?: number;
+  /** 1: the server keeps an edit in its header table. */
+  readonly keeps?: number;
   /** Says nothing about this record: the attacker's own code has sealed it. */
   readonly unheard?: boolean;
   /** Says that the patch was made in this workload. */
@@ -170,6 +172,7 @@ export class Cipher {
           version: this.#version,
           protocol: options.protocol ?? rows.protocol.http1,
           reason: options.reason ?? rows.reason.none,
+          keeps: options.keeps ?? 0,
         },
         options.edits ?? [],
       ),
