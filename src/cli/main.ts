@@ -7,6 +7,7 @@ import { Report, write } from "./report.ts";
 import { controlHelp, usualRun, usualState } from "./agent-help.ts";
 import type { AgentCommandOptions } from "./agent.ts";
 import type { AuditOptions } from "./audit.ts";
+import type { ControllerCommandOptions } from "./controller.ts";
 import type { RunOptions } from "./run.ts";
 
 const ownFailure = 125;
@@ -161,6 +162,24 @@ program
   .action(async () => {
     const { demoCommand } = await import("./demo.ts");
     process.exitCode = await demoCommand();
+  });
+
+program
+  .command("controller")
+  .description("run the controller of a cluster: shadows, admission, node API (what the chart's Deployment runs)")
+  .option("--namespace <name>", "namespace of this release", "kloak-system")
+  .option("--name <name>", "name of our Service, Lease and own objects", "kloak-controller")
+  .option("--webhooks <name>", "name of our webhook configurations", "kloak")
+  .option("--agent <name>", "service account of the agents", "kloak-agent")
+  .option("--certificates <folder>", "tls.crt, tls.key and ca.crt made by others (default: made here)")
+  .option("--webhook-port <port>", "admission webhooks", parsePort, 9443)
+  .option("--nodes-port <port>", "API for agents", parsePort, 9444)
+  .option("--audit-port <port>", "aggregated API audit.getkloak.io", parsePort, 9445)
+  .option("--metrics-port <port>", "metrics and probes, without TLS", parsePort, 9090)
+  .option("--log-level <level>", "fatal, error, warn, info, debug or trace", "info")
+  .action(async (options: ControllerCommandOptions) => {
+    const { controllerCommand } = await import("./controller.ts");
+    process.exitCode = await controllerCommand(options);
   });
 
 function exitHelp(): string {

@@ -1,4 +1,5 @@
 import { type AuditRecord, AuditWriter } from "../audit/index.ts";
+import { noticeOf } from "../audit/notice.ts";
 import type { Report } from "./report.ts";
 
 const toldMax = 1000;
@@ -33,15 +34,4 @@ export class Trail {
   async close(): Promise<void> {
     await this.#writer?.close();
   }
-}
-
-/** What a user should hear of; undefined for what went as intended. */
-export function noticeOf({ outcome, reason, secret, destination, detail, count }: AuditRecord): string | undefined {
-  if (outcome === "unprotected") return detail;
-  if (outcome === "lost") return `${count ?? 0} audit records are lost`;
-  if (outcome !== "refused") return undefined;
-  const { host, address, port } = destination;
-  const where = host ?? address;
-  const target = where === null ? "" : ` to ${where}${port === null ? "" : ` port ${port}`}`;
-  return `${secret ?? "a secret"} went out${target} as its placeholder: ${reason ?? "unknown reason"}`;
 }

@@ -1,0 +1,241 @@
+/*
+ * The controller: keeps shadows, admits pods and Secrets, tells nodes what their pods may use, and gathers their audit
+ * records. Every replica does all of it but the shadows, which the leader writes alone.
+ */
+import { createServer } from "node:http";
+import type { Logger } from "pino";
+import { KubeClient } from "../kube/client.ts";
+import type { Connection } from "../kube/connection.ts";
+import { sleep } from "../kube/backoff.ts";
+import { EventRecorder } from "../kube/events.ts";
+import { Election } from "../kube/lease.ts";
+import { KeyedQueue } from "../kube/queue.ts";
+import type { CertificateSource } from "../tls/certificate-source.ts";
+import { FolderCertificates } from "../tls/folder-certificates.ts";
+import { HttpsServer, type Route } from "../tls/server.ts";
+import { admitPod, admitSecret, readReview, writeReview } from "../webhook/admission.ts";
+import { AuditApi } from "./audit-api.ts";
+import { AuditStore } from "./audit-store.ts";
+import { ClusterView } from "./cluster-view.ts";
+import { ControllerMetrics } from "./metrics.ts";
+import { NodeApi } from "./node-api.ts";
+import { NodeIdentity } from "./node-identity.ts";
+import { OutdatedPods } from "./outdated-pods.ts";
+import { OwnCertificates } from "./own-certificates.ts";
+import { PodEvents } from "./pod-events.ts";
+import { ShadowController } from "./shadow-controller.ts";
+import { trustWebhooks } from "./webhook-trust.ts";
+
+export interface ControllerOptions {
+  readonly connection: Connection;
+  /** Of this release. */
+  readonly namespace: string;
+  /** Of the Service that leads here, and of our Lease, Secret and ConfigMap. */
+  readonly name: string;
+  /** Name of the webhook configurations whose `caBundle` we keep. */
+  readonly webhooks: string;
+  /** Name of the agents' service account. */
+  readonly agent: string;
+  /** Unique to this replica. */
+  readonly identity: string;
+  /** A folder with the certificate of webhook and APIs, from cert-manager or by hand; undefined: we make our own. */
+  readonly certificates: string | undefined;
+  readonly ports: {
+    readonly webhook: number;
+    readonly nodes: number;
+    readonly audit: number;
+    readonly metrics: number;
+  };
+  readonly log: Logger;
+}
+
+/** Until `signal` is aborted. */
+export async function runController(options: ControllerOptions, signal: AbortSignal): Promise<void> {
+  const { connection, namespace, name, log } = options;
+  const client = new KubeClient(connection);
+  const warn = (message: string): void => log.warn(message);
+  const metrics = new ControllerMetrics();
+  const events = new EventRecorder({ client, component: "kloak-controller", warn });
+  const store = new AuditStore();
+  const outdated = new OutdatedPods(metrics.outdated);
+  const services = serviceNames(name, namespace);
+  const own = new OwnCertificates({
+    client,
+    namespace,
+    secretName: `${name}-certificates`,
+    trustName: `${name}-trust`,
+    names: services,
+    warn,
+  });
+  const certificates: CertificateSource =
+    options.certificates === undefined ? own : new FolderCertificates(options.certificates, warn);
+
+  const queue = new KeyedQueue({
+    work: (key) => shadows.reconcile(key),
+    failed: (key, error, retryMs) => {
+      metrics.reconcileErrors.inc();
+      log.warn({ secret: key, retryMs: Math.round(retryMs) }, messageOf(error));
+    },
+  });
+  const view: ClusterView = new ClusterView({
+    client,
+    warn,
+    secretChanged: (key) => ShadowController.originalKeys(key).forEach((each) => queue.add(each)),
+    shadowChanged: (key, now) => shadows.shadowChanged(key, now),
+    podEnded: (uid) => outdated.ended(uid),
+    nodeChanged: (node) => nodes.changed(node),
+  });
+  const shadows: ShadowController = new ShadowController({
+    client,
+    events,
+    managed: view.managed,
+    shadows: view.shadows,
+    podsUsing: (shadow) => view.podsUsing(shadow),
+    outdated: (shadow, pods) => outdated.add(shadow, pods),
+  });
+  const podEvents = new PodEvents({ events });
+  const nodes: NodeApi = new NodeApi({
+    identity: new NodeIdentity({ client, agentUser: `system:serviceaccount:${namespace}:${options.agent}` }),
+    authority: () => own.authority,
+    stateOf: (node) => view.stateOf(node),
+    hasPod: (node, uid) => view.hasPod(node, uid),
+    record: (record) => {
+      store.add(record);
+      metrics.count(record);
+      log.info({ audit: record }, "audit");
+      void podEvents.add(record);
+    },
+    signal,
+  });
+  const audit = new AuditApi({
+    client,
+    store,
+    status: () => ({
+      nodes: nodes.nodes,
+      pods: view.pods.size,
+      secrets: view.managed.size,
+      recordsDropped: store.dropped,
+    }),
+  });
+
+  const background = [
+    view.run(signal),
+    certificates.run(signal),
+    // Agents are known by certificates of our own authority, wherever the server's own comes from.
+    ...(certificates === own ? [] : [own.run(signal)]),
+  ];
+  await until(() => certificates.identity !== undefined && own.authority !== undefined, signal);
+  if (signal.aborted) return;
+  const webhook = await HttpsServer.listen({
+    certificates,
+    port: options.ports.webhook,
+    routes: webhookRoutes(view, metrics),
+    warn,
+  });
+  const nodeServer = await HttpsServer.listen({
+    certificates: own,
+    port: options.ports.nodes,
+    routes: nodes.routes,
+    askCertificate: true,
+    warn,
+  });
+  const auditServer = await HttpsServer.listen({
+    certificates,
+    port: options.ports.audit,
+    routes: {},
+    otherwise: (exchange) => audit.answer(exchange),
+    askCertificate: true,
+    warn,
+  });
+  const metricsServer = serveMetrics(options.ports.metrics, metrics, () => {
+    metrics.feeds.set(nodes.nodes.length);
+    return view.hasSynced;
+  });
+  log.info({ namespace, ports: options.ports }, "controller is up");
+
+  const election = new Election({ client, namespace, name, identity: options.identity, warn });
+  await election.run(signal, async (leading) => {
+    log.info("leading");
+    metrics.leader.set(1);
+    await Promise.race([view.synced, aborted(leading)]);
+    for (const secret of view.managed.values()) queue.add(keyOfSecret(secret));
+    for (const shadow of view.shadows.values())
+      ShadowController.originalKeys(keyOfSecret(shadow)).forEach((key) => queue.add(key));
+    await Promise.all([queue.run(leading), keepTrust(client, options, own, leading)]);
+    metrics.leader.set(0);
+  });
+  metricsServer.close();
+  await Promise.all([webhook.close(), nodeServer.close(), auditServer.close()]);
+  await Promise.all(background);
+  client.close();
+}
+
+function webhookRoutes(view: ClusterView, metrics: ControllerMetrics): Readonly<Record<string, Route>> {
+  const answered = (kind: string, response: ReturnType<typeof admitSecret>): unknown => {
+    metrics.admissions.inc({ kind, allowed: String(response.allowed) });
+    return writeReview(response);
+  };
+  return {
+    "POST /pods": async ({ json }) => answered("pod", await admitPod(readReview(await json()), view)),
+    "POST /secrets": async ({ json }) => answered("secret", admitSecret(readReview(await json()))),
+  };
+}
+
+/** Keeps the webhooks' `caBundle` right; where certificates are provided, so is that. */
+async function keepTrust(
+  client: KubeClient,
+  { webhooks, certificates, log }: ControllerOptions,
+  own: OwnCertificates,
+  signal: AbortSignal,
+): Promise<void> {
+  if (certificates !== undefined) return;
+  while (!signal.aborted) {
+    const { identity } = own;
+    if (identity !== undefined) {
+      await trustWebhooks(client, webhooks, identity.trust).catch((error: unknown) => log.warn(messageOf(error)));
+    }
+    await sleep(10_000, signal);
+  }
+}
+
+/** `/metrics`, `/healthz`, `/readyz`; without TLS, as scrapers and probes want it, and without anything secret. */
+function serveMetrics(port: number, metrics: ControllerMetrics, isReady: () => boolean) {
+  const server = createServer((request, response) => {
+    const ready = isReady();
+    if (request.url === "/healthz") response.end("ok\n");
+    else if (request.url === "/readyz") response.writeHead(ready ? 200 : 503).end(ready ? "ok\n" : "not in sync yet\n");
+    else if (request.url === "/metrics")
+      void metrics.registry.metrics().then(
+        (text) => response.writeHead(200, { "content-type": metrics.registry.contentType }).end(text),
+        () => response.writeHead(500).end(),
+      );
+    else response.writeHead(404).end();
+  });
+  server.headersTimeout = 5000;
+  server.requestTimeout = 5000;
+  return server.listen(port, "::");
+}
+
+/** Names under which a Service is reached in the cluster. */
+export function serviceNames(name: string, namespace: string): readonly string[] {
+  return [`${name}.${namespace}.svc`, `${name}.${namespace}.svc.cluster.local`, `${name}.${namespace}`];
+}
+
+function keyOfSecret({ metadata: { namespace, name } }: { metadata: { namespace?: string; name: string } }): string {
+  return `${namespace}/${name}`;
+}
+
+async function until(condition: () => boolean, signal: AbortSignal): Promise<void> {
+  while (!condition() && !signal.aborted) await sleep(50, signal);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,133 @@
+/*
+ * What agents talk to. POST /v1/enroll: a token and a public key, answered by a certificate. With both, GET /v1/feed: what
+ * the node is to know, for as long as the connection lives; POST /v1/records: what happened there.
+ */
+import type { AuditRecord } from "../audit/index.ts";
+import { sleep } from "../kube/backoff.ts";
+import { type Exchange, HttpError, type Route } from "../tls/server.ts";
+import { readRecords } from "./agent-records.ts";
+import { type KeyPair, signAgent, validFor } from "./certificates.ts";
+import { FeedCursor, type FeedLine, type PodState } from "./node-feed.ts";
+import type { NodeIdentity } from "./node-identity.ts";
+
+export interface NodeApiOptions {
+  readonly identity: NodeIdentity;
+  /** Signs agents' certificates; undefined while there is none. */
+  readonly authority: () => KeyPair | undefined;
+  /** What a node's pods may use now. */
+  readonly stateOf: (node: string) => Promise<readonly PodState[]>;
+  readonly hasPod: (node: string, uid: string) => boolean;
+  readonly record: (record: AuditRecord) => void;
+  /** From here on: a node whose stream has ended must be told anew. */
+  readonly signal: AbortSignal;
+}
+
+const certificateMs = 3600_000;
+/** A stream is quiet for at most this long, so that both ends notice when the other is gone. */
+const pingMs = 10_000;
+/** Changes that come together are told together. */
+const settleMs = 50;
+/** Streams of one node at a time: an agent and its successor. */
+const streamsMax = 2;
+
+export class NodeApi {
+  readonly #options: NodeApiOptions;
+  readonly #bells = new Map<string, Set<() => void>>();
+
+  constructor(options: NodeApiOptions) {
+    this.#options = options;
+  }
+
+  get routes(): Readonly<Record<string, Route>> {
+    return {
+      "POST /v1/enroll": (exchange) => this.#enroll(exchange),
+      "GET /v1/feed": (exchange) => this.#feed(exchange),
+      "POST /v1/records": (exchange) => this.#records(exchange),
+    };
+  }
+
+  /** Nodes with a stream. */
+  get nodes(): readonly string[] {
+    return [...this.#bells.keys()];
+  }
+
+  /** Something that this node's pods use may have changed; undefined: any node's. */
+  changed(node?: string): void {
+    const bells = node === undefined ? [...this.#bells.values()].flatMap((set) => [...set]) : this.#bells.get(node);
+    for (const ring of bells ?? []) ring();
+  }
+
+  async #enroll({ request, json }: Exchange): Promise<unknown> {
+    const { node } = await this.#options.identity.ofToken(request.headers.authorization);
+    const body = (await json()) as { publicKey?: unknown } | null;
+    const authority = this.#options.authority();
+    if (authority === undefined) throw new HttpError(503, "the controller has no certificate authority yet");
+    if (typeof body?.publicKey !== "string" || body.publicKey.length > 1024) {
+      throw new HttpError(400, "publicKey must be a PEM public key");
+    }
+    try {
+      return { certificate: await signAgent(authority, body.publicKey, node, validFor(certificateMs)) };
+    } catch (error) {
+      throw new HttpError(400, `publicKey: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  async #feed({ request, response, socket }: Exchange): Promise<undefined> {
+    const { authorization } = request.headers;
+    const { node } = await this.#options.identity.ofConnection(socket, authorization);
+    const bells = this.#bells.get(node) ?? new Set();
+    if (bells.size >= streamsMax) throw new HttpError(429, `node ${node} has ${streamsMax} streams already`);
+    this.#bells.set(node, bells);
+    const ended = new AbortController();
+    response.on("close", () => ended.abort());
+    const signal = AbortSignal.any([ended.signal, this.#options.signal]);
+    let bell = new AbortController();
+    const ring = (): void => bell.abort();
+    bells.add(ring);
+    try {
+      response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
+      const cursor = new FeedCursor();
+      const send = async (lines: readonly FeedLine[]): Promise<void> => {
+        const text = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+        if (text !== "" && !response.write(text)) await drained(response, signal);
+      };
+      await send([...cursor.advance(await this.#options.stateOf(node)), { type: "synced" }]);
+      while (!signal.aborted) {
+        await sleep(pingMs, AbortSignal.any([bell.signal, signal]));
+        if (signal.aborted) break;
+        const rang = bell.signal.aborted;
+        if (rang) await sleep(settleMs, signal);
+        bell = new AbortController();
+        // The token ends with the agent's pod, and with it the stream.
+        await this.#options.identity.ofToken(authorization);
+        await send(rang ? cursor.advance(await this.#options.stateOf(node)) : [{ type: "ping" }]);
+      }
+    } finally {
+      bells.delete(ring);
+      if (bells.size === 0) this.#bells.delete(node);
+      response.end();
+    }
+    return undefined;
+  }
+
+  async #records({ request, socket, json }: Exchange): Promise<unknown> {
+    const { node } = await this.#options.identity.ofConnection(socket, request.headers.authorization);
+    const records = readRecords(await json(), node, (uid) => this.#options.hasPod(node, uid));
+    for (const record of records) this.#options.record(record);
+    return { accepted: records.length };
+  }
+}
+
+/** Until the other side has read; a reader that does not must not fill our memory. */
+async function drained(response: Exchange["response"], signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      response.off("drain", done);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    response.on("drain", done);
+    signal.addEventListener("abort", done);
+    if (signal.aborted) done();
+  });
+}

@@ -1,0 +1,62 @@
+/* Where the API server is and who we are to it. */
+import { readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { KloakError } from "../errors.ts";
+
+export interface Connection {
+  /** `https://host:port`, without a path. */
+  readonly server: URL;
+  /** PEM; undefined: the system's roots. */
+  readonly ca: string | undefined;
+  /** Value of the Authorization header now; tokens change. */
+  authorization(): string | undefined;
+  /** Of a client certificate, PEM. */
+  readonly certificate?: { readonly cert: string; readonly key: string };
+}
+
+/** Where the kubelet puts a pod's own credentials. */
+const serviceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/**
+ * A pod's own connection. Read here and not by a client library, which would take more memory than the rest of an agent.
+ * @throws KloakError outside a pod
+ */
+export function inClusterConnection(
+  environment: NodeJS.ProcessEnv = process.env,
+  folder = serviceAccountFolder,
+): Connection {
+  const host = environment["KUBERNETES_SERVICE_HOST"];
+  const port = environment["KUBERNETES_SERVICE_PORT"] ?? "443";
+  if (host === undefined || host === "") {
+    throw new KloakError(
+      "not-in-cluster",
+      "This is not a pod of a cluster (KUBERNETES_SERVICE_HOST is not set): name a kubeconfig with KUBECONFIG.",
+    );
+  }
+  const token = new FileText(join(folder, "token"));
+  return {
+    server: new URL(`https://${host.includes(":") ? `[${host}]` : host}:${port}`),
+    ca: readFileSync(join(folder, "ca.crt"), "utf8"),
+    authorization: () => `Bearer ${token.read().trim()}`,
+  };
+}
+
+/** A file's text, read again when the file has changed: the kubelet replaces tokens and certificates. */
+export class FileText {
+  readonly path: string;
+  #changed = -1;
+  #text = "";
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  read(): string {
+    const { mtimeMs } = statSync(this.path);
+    if (mtimeMs !== this.#changed) {
+      this.#text = readFileSync(this.path, "utf8");
+      this.#changed = mtimeMs;
+    }
+    return this.#text;
+  }
+}

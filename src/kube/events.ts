@@ -1,0 +1,133 @@
+/* Events on objects, as `kubectl describe` shows them. The same thing said again is counted, not written again. */
+import type { KubeClient } from "./client.ts";
+import { hasStatus } from "./error.ts";
+import type { KubeObject } from "./objects.ts";
+import { type Resource, resources } from "./resource.ts";
+
+export interface EventRecorderOptions {
+  readonly client: KubeClient;
+  /** `kloak-controller`. */
+  readonly component: string;
+  readonly warn?: (message: string) => void;
+  /** An object gets a burst of this many different events, and one more each `refillMs`. */
+  readonly burst?: number;
+  readonly refillMs?: number;
+  readonly now?: () => number;
+}
+
+interface Written {
+  readonly name: string;
+  readonly first: string;
+  count: number;
+  lastMs: number;
+}
+
+interface Bucket {
+  tokens: number;
+  atMs: number;
+}
+
+/** The same message is repeated on the API at most this often. */
+const repeatEveryMs = 60_000;
+const remembered = 10_000;
+/** Longest message of an Event (core/v1). */
+const longestMessage = 1024;
+
+export class EventRecorder {
+  readonly #options: Required<Omit<EventRecorderOptions, "warn">> & Pick<EventRecorderOptions, "warn">;
+  readonly #written = new Map<string, Written>();
+  readonly #buckets = new Map<string, Bucket>();
+  /** Events that were not written since the object had too many. */
+  suppressed = 0;
+
+  constructor(options: EventRecorderOptions) {
+    this.#options = { burst: 10, refillMs: 30_000, now: Date.now, ...options };
+  }
+
+  /** @param reason a word in CamelCase, as `HostsMissing` */
+  async record(
+    resource: Resource,
+    object: KubeObject,
+    type: "Normal" | "Warning",
+    reason: string,
+    message: string,
+  ): Promise<void> {
+    const { uid = "", namespace = "default" } = object.metadata;
+    const key = `${uid} ${type} ${reason} ${message}`;
+    const now = this.#options.now();
+    const known = this.#written.get(key);
+    if (known !== undefined) {
+      known.count += 1;
+      if (now - known.lastMs < repeatEveryMs) return;
+      known.lastMs = now;
+      await this.#repeat(namespace, known);
+      return;
+    }
+    if (!this.#take(uid, now)) {
+      this.suppressed += 1;
+      return;
+    }
+    const event = this.#event(resource, object, type, reason, message, now);
+    this.#remember(key, { name: event.metadata.name, first: event.firstTimestamp, count: 1, lastMs: now });
+    await this.#try(() => this.#options.client.create(resources.events, namespace, event));
+  }
+
+  #event(resource: Resource, object: KubeObject, type: string, reason: string, message: string, now: number) {
+    const { namespace = "default", name, uid, resourceVersion } = object.metadata;
+    const time = new Date(now).toISOString().replace(/\.\d+Z/, "Z");
+    const suffix = Math.floor(now * 1000 + Math.random() * 1000).toString(16);
+    return {
+      apiVersion: "v1",
+      kind: "Event",
+      metadata: { namespace, name: `${name.slice(0, 200)}.${suffix}` },
+      involvedObject: { apiVersion: resource.apiVersion, kind: resource.kind, namespace, name, uid, resourceVersion },
+      type,
+      reason,
+      message: message.length > longestMessage ? `${message.slice(0, longestMessage - 3)}...` : message,
+      source: { component: this.#options.component },
+      reportingComponent: this.#options.component,
+      reportingInstance: "",
+      firstTimestamp: time,
+      lastTimestamp: time,
+      count: 1,
+    };
+  }
+
+  async #repeat(namespace: string, { name, count }: Written): Promise<void> {
+    const lastTimestamp = new Date(this.#options.now()).toISOString().replace(/\.\d+Z/, "Z");
+    await this.#try(() =>
+      this.#options.client.patch(resources.events, namespace, name, [
+        { op: "replace", path: "/count", value: count },
+        { op: "replace", path: "/lastTimestamp", value: lastTimestamp },
+      ]),
+    );
+  }
+
+  #take(uid: string, now: number): boolean {
+    const { burst, refillMs } = this.#options;
+    const bucket = this.#buckets.get(uid) ?? { tokens: burst, atMs: now };
+    this.#buckets.delete(uid);
+    this.#buckets.set(uid, bucket);
+    if (this.#buckets.size > remembered) this.#buckets.delete(this.#buckets.keys().next().value ?? "");
+    bucket.tokens = Math.min(burst, bucket.tokens + (now - bucket.atMs) / refillMs);
+    bucket.atMs = now;
+    if (bucket.tokens < 1) return false;
+    bucket.tokens -= 1;
+    return true;
+  }
+
+  #remember(key: string, written: Written): void {
+    this.#written.set(key, written);
+    if (this.#written.size > remembered) this.#written.delete(this.#written.keys().next().value ?? "");
+  }
+
+  /** An event is a courtesy: that it could not be written stops nothing. */
+  async #try(write: () => Promise<unknown>): Promise<void> {
+    try {
+      await write();
+    } catch (error) {
+      if (hasStatus(error, 404)) return; // the namespace, or the event, is gone
+      this.#options.warn?.(`event: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+}
