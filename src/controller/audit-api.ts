@@ -61,7 +61,9 @@ export class AuditApi {
     if (path === null || request.method !== "GET")
       throw new HttpError(404, `there is no ${request.method} ${url.pathname}`);
     const [, namespace, resource = ""] = path;
-    await this.#authorize(user, namespace, resource);
+    // As the API server names what it has let through: a GET of a collection.
+    const verb = url.searchParams.has("watch") ? "watch" : "list";
+    await this.#authorize(user, verb, namespace, resource);
     if (resource === "status")
       return { kind: "Status", apiVersion: `${auditGroup}/v1`, ...asObject(this.#options.status()) };
     return this.#records(exchange, namespace);
@@ -123,26 +125,31 @@ export class AuditApi {
     return { name, groups: proxy.groupHeaders.flatMap(values), extra: Object.fromEntries(extra) };
   }
 
-  async #authorize(user: User, namespace: string | undefined, resource: string): Promise<void> {
-    const key = JSON.stringify([user, namespace, resource]);
+  async #authorize(user: User, verb: string, namespace: string | undefined, resource: string): Promise<void> {
+    const key = JSON.stringify([user, verb, namespace, resource]);
     const known = this.#may.get(key);
     const allowed =
       known !== undefined && known.untilMs > this.#options.now()
         ? known.allowed
-        : await this.#ask(user, namespace, resource);
+        : await this.#ask(user, verb, namespace, resource);
     this.#may.set(key, { allowed, untilMs: this.#options.now() + mayMs });
     if (this.#may.size > mayMax) this.#may.delete(this.#may.keys().next().value ?? "");
     if (allowed) return;
     const where = namespace === undefined ? "of all namespaces" : `of namespace ${namespace}`;
-    throw new HttpError(403, `${user.name} may not get ${resource}.${auditGroup} ${where}: a Role must allow it`);
+    throw new HttpError(403, `${user.name} may not ${verb} ${resource}.${auditGroup} ${where}: a Role must allow it`);
   }
 
-  async #ask({ name, groups, extra }: User, namespace: string | undefined, resource: string): Promise<boolean> {
+  async #ask(
+    { name, groups, extra }: User,
+    verb: string,
+    namespace: string | undefined,
+    resource: string,
+  ): Promise<boolean> {
     const attributes = {
       group: auditGroup,
       version: "v1",
       resource,
-      verb: "get",
+      verb,
       ...(namespace !== undefined && { namespace }),
     };
     const review = await this.#options.client.request<{ status?: { allowed?: boolean } }>(
@@ -194,7 +201,7 @@ const discovery = {
     singularName: "",
     namespaced: name === "records",
     kind: name === "records" ? "Record" : "Status",
-    verbs: ["get"],
+    verbs: ["list", "watch"],
   })),
 };
 

@@ -14,7 +14,7 @@ import type { CertificateSource } from "../tls/certificate-source.ts";
 import { FolderCertificates } from "../tls/folder-certificates.ts";
 import { HttpsServer, type Route } from "../tls/server.ts";
 import { admitPod, admitSecret, readReview, writeReview } from "../webhook/admission.ts";
-import { AuditApi } from "./audit-api.ts";
+import { AuditApi, auditGroup } from "./audit-api.ts";
 import { AuditStore } from "./audit-store.ts";
 import { ClusterView } from "./cluster-view.ts";
 import { ControllerMetrics } from "./metrics.ts";
@@ -24,7 +24,7 @@ import { OutdatedPods } from "./outdated-pods.ts";
 import { OwnCertificates } from "./own-certificates.ts";
 import { PodEvents } from "./pod-events.ts";
 import { ShadowController } from "./shadow-controller.ts";
-import { trustWebhooks } from "./webhook-trust.ts";
+import { trustApi, trustWebhooks } from "./webhook-trust.ts";
 
 export interface ControllerOptions {
   readonly connection: Connection;
@@ -181,7 +181,7 @@ function webhookRoutes(view: ClusterView, metrics: ControllerMetrics): Readonly<
   };
 }
 
-/** Keeps the webhooks' `caBundle` right; where certificates are provided, so is that. */
+/** Keeps the `caBundle` of webhooks and audit API right; where certificates are provided, so is that. */
 async function keepTrust(
   client: KubeClient,
   { webhooks, certificates, log }: ControllerOptions,
@@ -192,7 +192,10 @@ async function keepTrust(
   while (!signal.aborted) {
     const { identity } = own;
     if (identity !== undefined) {
-      await trustWebhooks(client, webhooks, identity.trust).catch((error: unknown) => log.warn(messageOf(error)));
+      await Promise.all([
+        trustWebhooks(client, webhooks, identity.trust),
+        trustApi(client, `v1.${auditGroup}`, identity.trust),
+      ]).catch((error: unknown) => log.warn(messageOf(error)));
     }
     await sleep(10_000, signal);
   }

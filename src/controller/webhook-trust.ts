@@ -1,4 +1,4 @@
-/* Tells the API server whom to trust when it calls our webhooks: `caBundle` in their configurations. */
+/* Tells the API server whom to trust when it calls us: `caBundle` of our webhooks and of our aggregated API. */
 import type { KubeClient } from "../kube/client.ts";
 import { hasStatus } from "../kube/error.ts";
 import type { KubeObject } from "../kube/objects.ts";
@@ -8,7 +8,22 @@ interface WebhookConfiguration extends KubeObject {
   readonly webhooks?: readonly { readonly name: string; readonly clientConfig: { readonly caBundle?: string } }[];
 }
 
-/** @param trust PEM. @throws KubeError */
+interface ApiService extends KubeObject {
+  readonly spec?: { readonly caBundle?: string };
+}
+
+/** @param name of the APIService. @param trust PEM. @throws KubeError */
+export async function trustApi(client: KubeClient, name: string, trust: string): Promise<void> {
+  const caBundle = Buffer.from(trust).toString("base64");
+  const service = await client.get<ApiService>(resources.apiServices, undefined, name).catch((error: unknown) => {
+    if (hasStatus(error, 404)) return undefined; // switched off in the chart
+    throw error;
+  });
+  if (service === undefined || service.spec?.caBundle === caBundle) return;
+  await client.patch(resources.apiServices, undefined, name, [{ op: "add", path: "/spec/caBundle", value: caBundle }]);
+}
+
+/** @param name of both configurations. @param trust PEM. @throws KubeError */
 export async function trustWebhooks(client: KubeClient, name: string, trust: string): Promise<void> {
   const caBundle = Buffer.from(trust).toString("base64");
   for (const resource of [resources.mutatingWebhooks, resources.validatingWebhooks]) {

@@ -32,6 +32,12 @@ export const resources = {
     plural: "validatingwebhookconfigurations",
     namespaced: false,
   },
+  apiServices: {
+    apiVersion: "apiregistration.k8s.io/v1",
+    kind: "APIService",
+    plural: "apiservices",
+    namespaced: false,
+  },
   tokenReviews: {
     apiVersion: "authentication.k8s.io/v1",
     kind: "TokenReview",
