@@ -1,0 +1,158 @@
+/*
+ * The Kubernetes source of workloads: what the controller says of this node, met with what the node has. A pod is
+ * protected as soon as it has a process in a network namespace of its own, which is its sandbox's, before any container
+ * of it; each container's file systems are guarded before its first instruction, because container runtimes are held at
+ * their exec until we have looked (`looked`).
+ */
+import { sleep } from "../../kube/backoff.ts";
+import type { WorkloadSink, WorkloadSource } from "../source.ts";
+import { type ControllerLink } from "./controller-link.ts";
+import { type FeedPod, type FeedSecret, FeedState } from "./feed-state.ts";
+import { hostInterfaceOf, podProcesses } from "./pod-processes.ts";
+
+export interface KubernetesSourceOptions {
+  readonly link: ControllerLink;
+  readonly node: string;
+  readonly warn: (message: string) => void;
+  /** How long a pod keeps a placeholder, and its value, that its shadow has no more. */
+  readonly keepMs?: number;
+  readonly lookEveryMs?: number;
+}
+
+interface Held {
+  readonly secret: FeedSecret;
+  /** Pods, each with when it loses the secret; undefined: it has it for as long as the controller says. */
+  readonly pods: Map<string, number | undefined>;
+}
+
+interface Placed {
+  readonly netns: string;
+  /** Mount namespaces of it that are guarded. */
+  readonly mounts: Set<string>;
+}
+
+const dayMs = 24 * 3600_000;
+
+export class KubernetesSource implements WorkloadSource {
+  readonly #options: KubernetesSourceOptions & { keepMs: number; lookEveryMs: number };
+  readonly #placed = new Map<string, Placed>();
+  readonly #held = new Map<string, Held>();
+  #state = new FeedState();
+  #pods: readonly FeedPod[] = [];
+  #sink: WorkloadSink | undefined;
+  #settled = false;
+  #looking: Promise<void> = Promise.resolve();
+  #bell = new AbortController();
+
+  constructor(options: KubernetesSourceOptions) {
+    this.#options = { keepMs: dayMs, lookEveryMs: 1000, ...options };
+  }
+
+  async run(sink: WorkloadSink, signal: AbortSignal): Promise<void> {
+    this.#sink = sink;
+    const following = this.#options.link.follow(
+      () => {
+        this.#state = new FeedState();
+      },
+      (line) => {
+        // What a new stream tells is compared with what is there when it has told all.
+        if (this.#state.take(line) && this.#state.synced) this.#bell.abort();
+      },
+      signal,
+    );
+    while (!signal.aborted) {
+      await sleep(this.#options.lookEveryMs, AbortSignal.any([this.#bell.signal, signal]));
+      this.#bell = new AbortController();
+      if (!signal.aborted) await this.looked();
+    }
+    await following;
+  }
+
+  /** Looks at the node's processes once more; resolves when what was found is protected. One look at a time. */
+  looked(): Promise<void> {
+    this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#warn(error));
+    return this.#looking;
+  }
+
+  async #look(): Promise<void> {
+    if (this.#sink === undefined) return;
+    if (this.#state.synced) this.#pods = this.#state.pods();
+    else if (!this.#settled) return; // nothing is known yet
+    await this.#place(this.#sink);
+    this.#bind(this.#sink);
+    if (this.#settled || !this.#state.synced) return;
+    this.#settled = true;
+    this.#sink.settled();
+  }
+
+  /** Workloads: pods that have a namespace, and their containers. */
+  async #place(sink: WorkloadSink): Promise<void> {
+    const wanted = new Map(this.#pods.map((pod) => [pod.uid, pod]));
+    for (const uid of this.#placed.keys()) {
+      if (wanted.has(uid)) continue;
+      this.#placed.delete(uid);
+      sink.workloadGone(uid);
+    }
+    for (const [uid, processes] of podProcesses(new Set(wanted.keys()))) {
+      const pod = wanted.get(uid);
+      if (pod === undefined) continue;
+      for (const { pid, netns, mounts } of processes) {
+        const before = this.#placed.get(uid);
+        if (before?.netns === netns && before.mounts.has(mounts)) continue;
+        const name = hostInterfaceOf(pid);
+        if (name === undefined) continue; // its network is being made: the next look finds it
+        await sink.workload({
+          id: uid,
+          netns: `/proc/${pid}/ns/net`,
+          interface: name,
+          process: pid,
+          about: { kind: "pod", namespace: pod.namespace, name: pod.name, uid, container: null, node: this.#options.node },
+        });
+        const known = before?.netns === netns ? before : { netns, mounts: new Set<string>() };
+        known.mounts.add(mounts);
+        this.#placed.set(uid, known);
+      }
+    }
+  }
+
+  /** Secrets: of pods that are placed; one that a pod had and its shadow has no more is kept for it for a while. */
+  #bind(sink: WorkloadSink): void {
+    const now = Date.now();
+    const current = new Set<string>();
+    for (const pod of this.#pods) {
+      if (!this.#placed.has(pod.uid)) continue;
+      for (const secret of pod.secrets) {
+        current.add(`${secret.id} ${pod.uid}`);
+        const held = this.#held.get(secret.id);
+        if (held === undefined) this.#held.set(secret.id, { secret, pods: new Map([[pod.uid, undefined]]) });
+        else this.#held.set(secret.id, { secret, pods: held.pods.set(pod.uid, undefined) });
+      }
+    }
+    for (const [id, held] of this.#held) {
+      for (const [uid, until] of held.pods) {
+        if (current.has(`${id} ${uid}`)) continue;
+        const end = until ?? now + this.#options.keepMs;
+        const pod = this.#pods.find((each) => each.uid === uid);
+        // Taken away, and not only replaced, it is gone at once.
+        const replaced = pod?.secrets.some(({ name }) => name === held.secret.name) === true;
+        if (!this.#placed.has(uid) || !replaced || end <= now) held.pods.delete(uid);
+        else held.pods.set(uid, end);
+      }
+      if (held.pods.size === 0) {
+        this.#held.delete(id);
+        sink.secretGone(id);
+        continue;
+      }
+      const { name, value, placeholder, policy, roots } = held.secret;
+      try {
+        sink.secret({ id, name, value, placeholder, settings: policy, roots, workloads: [...held.pods.keys()] });
+      } catch (error) {
+        this.#warn(error);
+      }
+    }
+  }
+
+  #warn(error: unknown): void {
+    this.#options.warn(error instanceof Error ? error.message : String(error));
+  }
+}
