@@ -19,6 +19,7 @@
  *   filesystem PATH                         gate execve on the file system that holds PATH
  *   mount PATH                              gate the opening of ELF files through the mount at PATH
  *   watch PATH                              say when the file at PATH is written to
+ *   runtime PATH                            hold every execve of the file at PATH, whoever does it: a container runtime
  *   allow ID [known]                        go on; `known`: do not ask about this file again until it is modified
  *   forget                                  ask about all files again
  *   sync                                    answer `ready` when all of the above is done
@@ -65,6 +66,7 @@ enum {
 	k_held_workload_max = 128, /* of one workload, so that it takes no room from others */
 	k_asked_workload_max = 4,  /* of one workload, so that kloak hears of all workloads in turn */
 	k_missed_max = 256,
+	k_runtimes_max = 16,
 	k_patience_ms = 10000,     /* how long after kloak has gone its successor is waited for */
 	k_impatient_ms = 50,       /* the wait while kloak answers nothing */
 	k_line_max = PATH_MAX + 64,
@@ -100,6 +102,12 @@ static struct {
 	const char *links;
 	struct workload workloads[k_workloads_max];
 	size_t workload_count;
+	struct workload runtimes; /* container runtimes, held as if they were one more workload; its inode is 0 */
+	struct {
+		dev_t device;
+		ino_t inode;
+	} runtime[k_runtimes_max];
+	size_t runtime_count;
 	struct held held[k_held_max];
 	size_t held_count;
 	struct {
@@ -159,7 +167,15 @@ static struct workload *workload_find(ino_t inode)
 	for (size_t i = 0; i < gate.workload_count; i++)
 		if (gate.workloads[i].inode == inode)
 			return &gate.workloads[i];
-	return NULL;
+	return inode ? NULL : &gate.runtimes;
+}
+
+static bool is_runtime(const struct stat *status)
+{
+	for (size_t i = 0; i < gate.runtime_count; i++)
+		if (gate.runtime[i].device == status->st_dev && gate.runtime[i].inode == status->st_ino)
+			return true;
+	return false;
 }
 
 static struct workload *workload_of(pid_t pid)
@@ -217,11 +233,13 @@ static void file_opened(int fd, pid_t pid, bool exec)
 	struct stat status;
 	int64_t now;
 
+	if (exec && gate.runtime_count && !fstat(fd, &status) && is_runtime(&status))
+		workload = &gate.runtimes;
 	if (!workload) {
 		allow(fd);
 		return;
 	}
-	if (!holds_code(fd) || fstat(fd, &status)) {
+	if (workload != &gate.runtimes && (!holds_code(fd) || fstat(fd, &status))) {
 		remember(fd);
 		allow(fd);
 		return;
@@ -337,6 +355,20 @@ static void mark(unsigned int kind, uint64_t mask, const char *path)
 		tell("failed mark %d\n", errno);
 }
 
+static void runtime_add(const char *path)
+{
+	struct stat status;
+
+	if (stat(path, &status) || is_runtime(&status) || gate.runtime_count == k_runtimes_max)
+		return;
+	if (fanotify_mark(gate.notify, FAN_MARK_ADD, FAN_OPEN_EXEC_PERM, AT_FDCWD, path)) {
+		tell("failed mark %d\n", errno);
+		return;
+	}
+	gate.runtime[gate.runtime_count].device = status.st_dev;
+	gate.runtime[gate.runtime_count++].inode = status.st_ino;
+}
+
 static void line_obey(const char *line)
 {
 	unsigned long inode;
@@ -355,10 +387,13 @@ static void line_obey(const char *line)
 		mark(FAN_MARK_MOUNT, FAN_OPEN_PERM, line + 6);
 	else if (strncmp(line, "watch ", 6) == 0)
 		fanotify_mark(gate.watch, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, line + 6);
-	else if (strcmp(line, "forget") == 0)
+	else if (strncmp(line, "runtime ", 8) == 0)
+		runtime_add(line + 8);
+	else if (strcmp(line, "forget") == 0) {
+		gate.runtime_count = 0;
 		fanotify_mark(gate.notify, FAN_MARK_FLUSH, 0, AT_FDCWD,
 			      NULL); /* of inodes; mounts and file systems stay */
-	else if (strcmp(line, "sync") == 0)
+	} else if (strcmp(line, "sync") == 0)
 		tell("ready\n");
 	else if (strcmp(line, "leave") == 0)
 		exit(0);

@@ -39,6 +39,8 @@ export interface AgentOptions {
   readonly dataplane?: Dataplane;
   /** With pins: the gate that outlives us too. */
   readonly gate?: NonNullable<GateOptions["lasting"]>;
+  /** Container runtimes, each held at its execve until `starting` has found what there is of the container. */
+  readonly runtimes?: { readonly paths: readonly string[]; readonly starting: () => Promise<void> };
   /** Every outcome, in the order of the kernel's reports. */
   readonly audit: (record: AuditRecord) => void;
   /** `audit` has no use for what was substituted: no record is made of it. A busy workload makes one for each request. */
@@ -345,6 +347,7 @@ export class Agent {
       ...(lasting === undefined ? {} : { lasting }),
     });
     this.#gate = gate;
+    for (const path of this.#options.runtimes?.paths ?? []) gate.addRuntime(path);
     for (const { netnsInode } of this.#workloads.values()) gate.addWorkload(netnsInode);
     if (lasting !== undefined) await gate.guardHost();
     return gate;
@@ -384,8 +387,22 @@ export class Agent {
 
   /** A process in a mount namespace that is not guarded yet, a sandbox within the workload, is guarded from its exec on. */
   async #asked(file: HeldFile): Promise<Answer> {
+    if (this.#isRuntime(file)) {
+      await this.#options.runtimes?.starting();
+      return "ask-again";
+    }
     if (file.purpose === "exec" && this.#protection.noteMounts(file.pid)) await this.#gate?.guard(file.pid);
     return this.#protection.opened(file);
+  }
+
+  #isRuntime({ path, purpose }: HeldFile): boolean {
+    const { paths = [] } = this.#options.runtimes ?? {};
+    if (purpose !== "exec" || paths.length === 0) return false;
+    const file = statSync(path);
+    return paths.some((each) => {
+      const runtime = statSync(each, { throwIfNoEntry: false });
+      return runtime?.ino === file.ino && runtime.dev === file.dev;
+    });
   }
 
   /** Hooks the files that a running process has mapped. */

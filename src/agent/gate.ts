@@ -131,6 +131,11 @@ export class Gate {
     if (!path.includes("\n")) this.#control.write(`watch ${path}\n`);
   }
 
+  /** Every execve of the file is asked about, whoever does it. @param path of a container runtime */
+  addRuntime(path: string): void {
+    if (!path.includes("\n")) this.#control.write(`runtime ${path}\n`);
+  }
+
   /** Processes in this network namespace are held; all others pass at once. */
   addWorkload(netnsInode: number): void {
     this.#control.write(`workload ${netnsInode}\n`);

@@ -40,6 +40,10 @@ export interface WorkloadSink {
   workloadGone(id: string): void;
   secret(wanted: WantedSecret): void;
   secretGone(id: string): void;
+  /** Ids of secrets that are bound, also by an earlier agent. */
+  secretIds(): Iterable<string>;
+  /** Leaves a secret of an earlier agent as it is. */
+  keepSecret(id: string): void;
   /** All that is wanted has been said: what an earlier agent had and nobody has asked for goes. */
   settled(): void;
 }

@@ -49,6 +49,14 @@ export class Supervisor implements WorkloadSink {
     if (number !== undefined) this.#agent.unbind(number);
   }
 
+  secretIds(): Iterable<string> {
+    return [...this.#agent.secretIds.keys()];
+  }
+
+  keepSecret(id: string): void {
+    this.#secrets.add(id);
+  }
+
   settled(): void {
     for (const id of this.#agent.secretIds.keys()) if (!this.#secrets.has(id)) this.secretGone(id);
     for (const { lasting } of this.#agent.workloads)

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { join } from "node:path";
 import { Agent } from "../agent/agent.ts";
+import { lostRecord } from "../audit/index.ts";
 import { Control } from "../agent/control.ts";
 import { type Lock, takeOver } from "../agent/lock.ts";
 import { Supervisor } from "../agent/supervisor.ts";
@@ -19,13 +20,18 @@ export interface AgentCommandOptions extends Manner {
   readonly run: string;
   readonly audit?: string;
   readonly discard?: boolean;
+  readonly controller?: string;
+  readonly ca: string;
+  readonly token: string;
+  readonly node?: string;
+  readonly runtime?: readonly string[];
 }
 
 /** Returns the exit status: 0 when told to end, or relieved by another agent. */
 export async function agentCommand(options: AgentCommandOptions): Promise<number> {
   const report = new Report(options);
   try {
-    requireHost(readFacts());
+    requireHost(readFacts(), "agent");
     hideMemory();
     const { dataplane, lock } = await acquire(options, report);
     try {
@@ -70,10 +76,15 @@ async function acquire(
 async function serve(options: AgentCommandOptions, report: Report, dataplane: Dataplane): Promise<void> {
   const { state, run } = options;
   const trail = new Trail(options.audit, report);
+  const cluster = await joinCluster(options, report);
   const agent = await Agent.open({
     dataplane,
     gate: { socket: join(run, "gate.sock"), links: join(state, "v1/links") },
-    audit: (record) => trail.add(record),
+    ...(cluster && { runtimes: { paths: options.runtime ?? [], starting: () => cluster.source.looked() } }),
+    audit: (record) => {
+      trail.add(record);
+      cluster?.outbox.add(record);
+    },
     detail: (message) => report.detail(message),
     warn: (message) => report.warn(message),
   });
@@ -93,7 +104,11 @@ async function serve(options: AgentCommandOptions, report: Report, dataplane: Da
   });
   try {
     const supervisor = new Supervisor(agent);
-    const running = control.run(supervisor, end.signal);
+    const running = Promise.all([
+      control.run(supervisor, end.signal),
+      cluster?.source.run(supervisor, end.signal),
+      cluster?.outbox.run(end.signal),
+    ]);
     report.note(`protects ${agent.workloads.length} workloads; listens at ${join(run, "agent.sock")}`);
     await Promise.race([running, once(end.signal, "abort")]);
     await running;
@@ -101,6 +116,20 @@ async function serve(options: AgentCommandOptions, report: Report, dataplane: Da
     await close();
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, stop);
   }
+}
+
+/** What a node's agent needs beside the engine; loaded only where it is wanted. */
+async function joinCluster({ controller, ca, token, node }: AgentCommandOptions, report: Report) {
+  if (controller === undefined) return undefined;
+  if (node === undefined) throw new KloakError("node-missing", "--controller needs --node, the name of this node");
+  const { ControllerLink, Outbox } = await import("../agent/kubernetes/controller-link.ts");
+  const { KubernetesSource } = await import("../agent/kubernetes/source.ts");
+  const warn = (message: string): void => report.warn(message);
+  const link = new ControllerLink({ server: new URL(controller), caFile: ca, tokenFile: token, warn });
+  return {
+    source: new KubernetesSource({ link, node, warn }),
+    outbox: new Outbox(link, (count) => lostRecord(new Date(), count)),
+  };
 }
 
 function statusOf(agent: Agent): Record<string, unknown> {

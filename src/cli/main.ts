@@ -81,6 +81,18 @@ program
   .option("--state <folder>", "where the data plane is kept between agents, in a BPF file system", usualState)
   .option("--run <folder>", "where it listens and is locked", usualRun)
   .option("--audit <file>", "audit records, one JSON object a line (- for standard error)")
+  .option(
+    "--controller <url>",
+    "in a cluster: where the controller's node API is; it says which pods use which secrets",
+  )
+  .option("--node <name>", "in a cluster: the name of this node")
+  .option("--ca <file>", "whom to trust as the controller", "/var/run/kloak/trust/ca.crt")
+  .option("--token <file>", "service-account token for audience kloak-controller", "/var/run/kloak/token/token")
+  .option(
+    "--runtime <file>",
+    "in a cluster: a container runtime, held until its container is known; repeatable",
+    collect(asIs),
+  )
   .option("--discard", "begin anew: what is kept is removed, and workloads that it protected have no network any more")
   .addOption(new Option("--json", "messages as JSON, one a line").conflicts("quiet"))
   .addOption(new Option("--quiet", "says nothing but errors").conflicts("verbose"))

@@ -16,7 +16,7 @@ export interface BoundPod {
   readonly shadows: ReadonlyMap<string, ReadonlySet<string> | undefined>;
 }
 
-/** Undefined for a pod that is not cloaked, uses no shadow, has no node, or has ended. */
+/** Undefined for a pod that is not cloaked, has no node, or has ended. One that uses no shadow is heard for what it may not use. */
 export function boundPod({ metadata, spec, status }: Pod): BoundPod | undefined {
   if (metadata.annotations?.[cloakedAnnotation] !== "true" || spec.nodeName === undefined) return undefined;
   if (status?.phase === "Succeeded" || status?.phase === "Failed") return undefined;
@@ -26,7 +26,6 @@ export function boundPod({ metadata, spec, status }: Pod): BoundPod | undefined 
     const before = shadows.has(secret) ? shadows.get(secret) : new Set<string>();
     shadows.set(secret, keys === undefined || before === undefined ? undefined : new Set([...before, ...keys]));
   }
-  if (shadows.size === 0) return undefined;
   const { name, namespace = "", uid = "", resourceVersion = "" } = metadata;
   return { metadata: { name, namespace, uid, resourceVersion }, node: spec.nodeName, shadows };
 }

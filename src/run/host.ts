@@ -38,6 +38,12 @@ export interface Check {
   readonly remedy: string | undefined;
 }
 
+/** Who asks: a command is given its own network and perhaps another user, an agent finds workloads that have theirs. */
+export type Purpose = "run" | "agent";
+
+/** What a command alone needs. */
+const runOnly: ReadonlySet<string> = new Set(["CAP_SETGID", "CAP_SETUID", "VETH", "NF_TABLES_INET", "NFT_MASQ"]);
+
 /** capability.h: bit, name, what for. */
 const capabilities = [
   [1, "CAP_DAC_OVERRIDE", "state in /run/kloak"],
@@ -94,7 +100,7 @@ export function readFacts(): HostFacts {
 }
 
 /** All checks, the needed ones before the others. */
-export function checks(facts: HostFacts): Check[] {
+export function checks(facts: HostFacts, purpose: Purpose = "run"): Check[] {
   return [
     systemCheck(facts),
     kernelCheck(facts),
@@ -105,9 +111,9 @@ export function checks(facts: HostFacts): Check[] {
       "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian, Ubuntu, Fedora and RHEL kernels are)",
     ),
     lockdownCheck(facts),
-    capabilityCheck(facts),
-    ...configChecks(facts),
-    ...programs.map(([name, where]) =>
+    capabilityCheck(facts, purpose),
+    ...configChecks(facts, purpose),
+    ...(purpose === "agent" ? [] : programs).map(([name, where]) =>
       need(`program ${name}`, facts.programs.has(name), name, `install package ${where}`),
     ),
     need(
@@ -127,8 +133,8 @@ export function checks(facts: HostFacts): Check[] {
 }
 
 /** @throws KloakError naming the first thing that is needed and missing */
-export function requireHost(facts: HostFacts): void {
-  const missing = checks(facts).filter(({ status }) => status === "missing");
+export function requireHost(facts: HostFacts, purpose: Purpose = "run"): void {
+  const missing = checks(facts, purpose).filter(({ status }) => status === "missing");
   const [first] = missing;
   if (first === undefined) return;
   const more = missing.length > 1 ? ` (and ${missing.length - 1} more: \`kloak doctor\` lists them)` : "";
@@ -157,8 +163,10 @@ function lockdownCheck({ lockdown }: HostFacts): Check {
   return { name: "lockdown", status: fits ? "ok" : "missing", found: lockdown, remedy };
 }
 
-function capabilityCheck({ capabilities: held, root }: HostFacts): Check {
-  const missing = capabilities.filter(([bit]) => ((held >> BigInt(bit)) & 1n) === 0n);
+const isNeeded = (name: string, purpose: Purpose): boolean => purpose === "run" || !runOnly.has(name);
+
+function capabilityCheck({ capabilities: held, root }: HostFacts, purpose: Purpose): Check {
+  const missing = capabilities.filter(([bit, name]) => isNeeded(name, purpose) && ((held >> BigInt(bit)) & 1n) === 0n);
   if (missing.length === 0) return { name: "capabilities", status: "ok", found: "all", remedy: undefined };
   const remedy = `${root ? confined : "run it as root (sudo)"}, or with ${missing.map(([, name, use]) => `${name} (${use})`).join(", ")}`;
   return { name: "capabilities", status: "missing", found: `${missing.length} missing`, remedy };
@@ -167,12 +175,12 @@ function capabilityCheck({ capabilities: held, root }: HostFacts): Check {
 /** A root that lacks them is confined: by a container, or by the `kloak run` that it is itself a command of. */
 const confined = "run it outside of the container, or of the other `kloak run`, that it is in";
 
-function configChecks({ config }: HostFacts): Check[] {
+function configChecks({ config }: HostFacts, purpose: Purpose): Check[] {
   if (config === undefined) {
     const found = "not told by this kernel (/proc/config.gz, /boot)";
     return [{ name: "kernel configuration", status: "ok", found, remedy: undefined }];
   }
-  const missing = configOptions.filter(([name]) => config.get(name) !== true);
+  const missing = configOptions.filter(([name]) => isNeeded(name, purpose) && config.get(name) !== true);
   if (missing.length === 0)
     return [{ name: "kernel configuration", status: "ok", found: "complete", remedy: undefined }];
   return missing.map(([name, use]) =>

@@ -1,25 +1,13 @@
 /* Controller, webhooks and chart on a real API server, scheduler, kubelet, containerd and etcd. */
 import assert from "node:assert/strict";
-import { Buffer } from "node:buffer";
 import { execFileSync } from "node:child_process";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Pod, Secret } from "../../src/kube/objects.ts";
-import { projectRoot } from "../../src/dataplane/native.ts";
-import { Cluster, image, requireCluster, until } from "./cluster.ts";
+import { Cluster, requireCluster, until } from "./cluster.ts";
+import { chart, decode, encode, pod, release, secret, tokenOf } from "./fixtures.ts";
 
 requireCluster();
 let cluster: Cluster;
-const chart = join(projectRoot, "charts/kloak");
-const [repository, tag] = image.split(/:(?=[^/]*$)/) as [string, string];
-const release = [
-  "--set",
-  `image.repository=${repository}`,
-  "--set",
-  `image.tag=${tag}`,
-  "--set",
-  "image.pullPolicy=Never",
-];
 const value = "sk-live-xyz123abc456";
 
 before(async () => {
@@ -39,34 +27,7 @@ before(async () => {
 });
 after(() => (cluster as Cluster | undefined)?.down());
 
-const encode = (text: string): string => Buffer.from(text).toString("base64");
-const decode = (text: string | undefined): string => Buffer.from(text ?? "", "base64").toString("latin1");
-
-function secret(namespace: string, name: string, data: Record<string, string>, metadata: object = {}) {
-  return {
-    apiVersion: "v1",
-    kind: "Secret",
-    metadata: {
-      namespace,
-      name,
-      labels: { "getkloak.io/enabled": "true", "getkloak.io/hosts": "api.test" },
-      ...metadata,
-    },
-    data: Object.fromEntries(Object.entries(data).map(([key, text]) => [key, encode(text)])),
-  };
-}
-
-function pod(namespace: string, name: string, spec: object, metadata: object = {}) {
-  const container = { name: "c", image: "localhost/node:1", imagePullPolicy: "Never", command: ["sleep", "1000"] };
-  return {
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: { namespace, name, ...metadata },
-    spec: { terminationGracePeriodSeconds: 0, containers: [{ ...container, ...spec }] },
-  };
-}
-
-const tokenEnv = { env: [{ name: "TOKEN", valueFrom: { secretKeyRef: { name: "stripe", key: "token" } } }] };
+const tokenEnv = tokenOf("stripe");
 
 async function shadowOf(namespace: string, name: string): Promise<Secret> {
   let found: Secret | undefined;

@@ -99,7 +99,9 @@ export class ControllerLink {
         minVersion: "TLSv1.3",
         headers: {
           authorization: `Bearer ${this.#token.read().trim()}`,
-          ...(body === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(body) }),
+          ...(body === undefined
+            ? {}
+            : { "content-type": "application/json", "content-length": Buffer.byteLength(body) }),
         },
       });
       const timer = setTimeout(() => outgoing.destroy(new Error("no answer")), answerTimeoutMs);
@@ -135,7 +137,8 @@ export class LinkError extends KloakError {
 
 async function readText(response: IncomingMessage): Promise<string> {
   let text = "";
-  for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>) text = (text + chunk).slice(0, 65_536);
+  for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>)
+    text = (text + chunk).slice(0, 65_536);
   return text;
 }
 

@@ -26,7 +26,10 @@ test("a pod with a secret that was not told is refused", () => {
 const uid = "0a1b2c3d-1111-2222-3333-444455556666";
 const paths: readonly [string, string | undefined][] = [
   [`0::/kubepods/besteffort/pod${uid}/9f0c`, uid],
-  [`0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod${uid.replaceAll("-", "_")}.slice/cri-containerd-1.scope`, uid],
+  [
+    `0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod${uid.replaceAll("-", "_")}.slice/cri-containerd-1.scope`,
+    uid,
+  ],
   [`12:pids:/kloak/node-a/kubepods/pod${uid}/abc\n11:cpu:/`, uid],
   [`0::/../pod${uid}`, uid],
   ["0::/user.slice/user-0.slice/session-1.scope", undefined],

@@ -40,7 +40,8 @@ export class FeedState {
         return false;
       case "pod":
         for (const number of line.secrets)
-          if (!this.#secrets.has(number)) throw new TypeError(`pod ${line.uid} uses secret ${number}, which was not told`);
+          if (!this.#secrets.has(number))
+            throw new TypeError(`pod ${line.uid} uses secret ${number}, which was not told`);
         this.#pods.set(line.uid, line);
         return true;
       case "gone":

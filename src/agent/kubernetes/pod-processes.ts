@@ -12,7 +12,8 @@ export interface PodProcess {
   readonly mounts: string;
 }
 
-const podInPath = /pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[./]|$)/m;
+const podInPath =
+  /pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[./]|$)/m;
 
 /** The uid in a process's `/proc/PID/cgroup`, as the API has it; undefined outside pods. */
 export function podOf(cgroup: string): string | undefined {

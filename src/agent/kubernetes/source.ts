@@ -82,6 +82,7 @@ export class KubernetesSource implements WorkloadSource {
     this.#bind(this.#sink);
     if (this.#settled || !this.#state.synced) return;
     this.#settled = true;
+    this.#inherit(this.#sink);
     this.#sink.settled();
   }
 
@@ -106,7 +107,14 @@ export class KubernetesSource implements WorkloadSource {
           netns: `/proc/${pid}/ns/net`,
           interface: name,
           process: pid,
-          about: { kind: "pod", namespace: pod.namespace, name: pod.name, uid, container: null, node: this.#options.node },
+          about: {
+            kind: "pod",
+            namespace: pod.namespace,
+            name: pod.name,
+            uid,
+            container: null,
+            node: this.#options.node,
+          },
         });
         const known = before?.netns === netns ? before : { netns, mounts: new Set<string>() };
         known.mounts.add(mounts);
@@ -149,6 +157,18 @@ export class KubernetesSource implements WorkloadSource {
       } catch (error) {
         this.#warn(error);
       }
+    }
+  }
+
+  /** What pods had of an earlier agent under a placeholder of before: since when is not known, so it is kept from now. */
+  #inherit(sink: WorkloadSink): void {
+    const names = new Set(this.#pods.flatMap(({ secrets }) => secrets.map(({ name }) => name)));
+    for (const id of sink.secretIds()) {
+      if (this.#held.has(id) || !names.has(id.slice(0, id.lastIndexOf("#")))) continue;
+      sink.keepSecret(id);
+      setTimeout(() => {
+        if (!this.#held.has(id)) sink.secretGone(id);
+      }, this.#options.keepMs).unref();
     }
   }
 

@@ -1,0 +1,325 @@
+/* The whole way in a real cluster: a pod holds a placeholder, the server gets the secret, and only it. */
+import assert from "node:assert/strict";
+import { request } from "node:https";
+import { after, before, test } from "node:test";
+import type { AuditRecord } from "../../src/audit/index.ts";
+import type { Secret } from "../../src/kube/objects.ts";
+import { Cluster, requireCluster, until } from "./cluster.ts";
+import { chart, decode, pod, release, secret, tokenOf } from "./fixtures.ts";
+import { Upstream } from "./upstream.ts";
+
+requireCluster();
+const host = "upstream.test";
+const value = "sk-live-xyz123abc456";
+let cluster: Cluster;
+let upstream: Upstream;
+
+/** Calls the server over and over on one connection, with what it has in TOKEN or in the file; says each outcome. */
+const caller = `
+const https = require("https"), fs = require("fs"), agent = new https.Agent({ keepAlive: true });
+const count = Number(process.env.COUNT ?? 1e9), host = process.env.HOST ?? "${host}";
+function token() { return process.env.TOKEN ?? fs.readFileSync("/secret/token", "utf8"); }
+function call(left) {
+  if (!left) process.exit(0);
+  https.get({ agent, host, port: process.env.PORT, headers: { authorization: "Bearer " + token() + " " + (process.env.MARK ?? "") } }, (r) => {
+    r.resume().on("end", () => { console.log("status", r.statusCode); setTimeout(call, 100, left - 1); });
+  }).on("error", (e) => { console.log("failed", e.message); setTimeout(call, 100, left - 1); });
+}
+call(count);`;
+
+function callerPod(namespace: string, name: string, source: object, env: Record<string, string> = {}) {
+  const variables = { PORT: String(upstream.port), NODE_EXTRA_CA_CERTS: "/ca/ca.pem", MARK: name, ...env };
+  const { env: own = [], ...rest } = source as { env?: object[] };
+  const container = {
+    command: ["node", "-e", caller],
+    env: [...own, ...Object.entries(variables).map(([name, value]) => ({ name, value }))],
+    volumeMounts: [{ name: "ca", mountPath: "/ca" }],
+    ...rest,
+  };
+  return pod(namespace, name, container, {}, { volumes: [{ name: "ca", configMap: { name: "roots" } }] });
+}
+
+async function workspace(name: string, value: string): Promise<void> {
+  await cluster.namespace(name, { "getkloak.io/enabled": "true" });
+  const annotations = { "getkloak.io/hosts": `${host}:${upstream.port}`, "getkloak.io/ca": "roots" };
+  await cluster.apply(
+    {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { namespace: name, name: "roots" },
+      data: { "ca.pem": upstream.authority },
+    },
+    secret(name, "key", { token: value }, { labels: { "getkloak.io/enabled": "true" }, annotations }),
+  );
+  await until(
+    `the shadow in ${name}`,
+    async () => (await cluster.tryKubectl("-n", name, "get", "secret", "key-kloak")).status === 0,
+  );
+}
+
+/** What the server got of this pod. */
+const tokensOf = (mark: string): string[] =>
+  upstream.received
+    .filter(({ authorization }) => authorization.endsWith(` ${mark}`))
+    .map(({ authorization }) => authorization.split(" ")[1] ?? "");
+
+async function records(namespace: string): Promise<readonly AuditRecord[]> {
+  const list = await cluster.kubectl("get", "--raw", `/apis/audit.getkloak.io/v1/namespaces/${namespace}/records`);
+  return (JSON.parse(list) as { items: AuditRecord[] }).items;
+}
+
+before(async () => {
+  cluster = await Cluster.up((line) => console.error(`# ${line}`));
+  upstream = await Upstream.start(host, "10.240.0.1");
+  await cluster.helm(
+    "install",
+    "kloak",
+    chart,
+    "-n",
+    "kloak-system",
+    "--create-namespace",
+    ...release,
+    "--set",
+    "controller.replicas=1",
+    "--wait",
+    "--timeout",
+    "120s",
+  );
+});
+after(async () => {
+  await (upstream as Upstream | undefined)?.close();
+  await (cluster as Cluster | undefined)?.down();
+});
+
+test("the server gets the secret from a pod's first request on, on every node; the pod never holds it", async () => {
+  await workspace("first", value);
+  for (const node of ["node-a", "node-b"]) {
+    const made = callerPod("first", `on-${node}`, tokenOf("key"));
+    await cluster.apply({ ...made, spec: { ...made.spec, nodeName: node } });
+  }
+  for (const mark of ["on-node-a", "on-node-b"]) {
+    await until(`ten requests of ${mark}`, async () => tokensOf(mark).length >= 10);
+    assert.deepEqual([...new Set(tokensOf(mark))], [value]);
+    const inside = await cluster.kubectl(
+      "-n",
+      "first",
+      "exec",
+      mark,
+      "--",
+      "sh",
+      "-c",
+      "echo $TOKEN; cat /proc/1/environ",
+    );
+    assert.match(inside, /kloak:/);
+    assert.ok(!inside.includes(value));
+  }
+});
+
+test("pods that make one request at once and end: each is substituted", async () => {
+  const names = Array.from({ length: 12 }, (_, index) => `brief-${index}`);
+  await cluster.apply(...names.map((name) => callerPod("first", name, tokenOf("key"), { COUNT: "1" })));
+  await until("all requests", async () => names.every((name) => tokensOf(name).length === 1));
+  assert.deepEqual(
+    names.map((name) => tokensOf(name)[0]),
+    names.map(() => value),
+  );
+});
+
+test("every substitution has its record, with namespace, pod, node and key", async () => {
+  let found: AuditRecord | undefined;
+  await until("a record", async () => {
+    found = (await records("first")).find(({ workload }) => workload?.kind === "pod" && workload.name === "on-node-a");
+    return found !== undefined;
+  });
+  assert.equal(found?.outcome, "substituted");
+  assert.equal(found.secret, "first/key/token");
+  assert.equal(found.workload?.kind === "pod" && found.workload.node, "node-a");
+  assert.equal(found.destination.host, host);
+  assert.ok(!JSON.stringify(await records("first")).includes(value));
+});
+
+test("a placeholder that leaked to another pod or namespace is inert there, and recorded", async () => {
+  await workspace("other", "sk-live-othersecret1");
+  const shadow = await cluster.get<Secret>("-n", "first", "secret", "key-kloak");
+  const leaked = decode(shadow.data?.["token"]);
+  await cluster.apply(
+    callerPod("other", "thief", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
+    callerPod("first", "neighbour", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
+  );
+  for (const [namespace, mark] of [
+    ["other", "thief"],
+    ["first", "neighbour"],
+  ] as const) {
+    await until(`requests of ${mark}`, async () => tokensOf(mark).length >= 3);
+    assert.deepEqual([...new Set(tokensOf(mark))], [leaked]);
+    await until(`a refusal of ${mark}`, async () =>
+      (await records(namespace)).some(
+        ({ outcome, reason, workload }) =>
+          outcome === "refused" && reason === "not-bound" && workload?.kind === "pod" && workload.name === mark,
+      ),
+    );
+  }
+});
+
+test("a host that is not allowed gets the placeholder; the pod's Events say so", async () => {
+  await workspace("elsewhere", value);
+  const annotations = { "getkloak.io/hosts": "api.other.test", "getkloak.io/ca": "roots" };
+  await cluster.apply(
+    secret("elsewhere", "key", { token: value }, { labels: { "getkloak.io/enabled": "true" }, annotations }),
+  );
+  await cluster.apply(callerPod("elsewhere", "stray", tokenOf("key"), { COUNT: "3" }));
+  await until("its requests", async () => tokensOf("stray").length >= 3);
+  assert.ok(tokensOf("stray").every((token) => token.startsWith("kloak:")));
+  await until("an Event on the pod", async () =>
+    (
+      await cluster.kubectl(
+        "-n",
+        "elsewhere",
+        "get",
+        "events",
+        "--field-selector",
+        "involvedObject.name=stray",
+        "-o",
+        "jsonpath={.items[*].reason}",
+      )
+    ).includes("SecretHostNotAllowed"),
+  );
+});
+
+test("a new value of equal shape reaches running pods within two seconds, without a restart", async () => {
+  const next = "sk-live-zyx321cba654";
+  const annotations = { "getkloak.io/hosts": `${host}:${upstream.port}`, "getkloak.io/ca": "roots" };
+  await cluster.apply(
+    secret("first", "key", { token: next }, { labels: { "getkloak.io/enabled": "true" }, annotations }),
+  );
+  const from = performance.now();
+  await until(
+    "the new value",
+    async () => tokensOf("on-node-a").at(-1) === next && tokensOf("on-node-b").at(-1) === next,
+    20_000,
+  );
+  console.error(`# a rotation reached the server after ${Math.round(performance.now() - from)} ms`);
+  assert.deepEqual([...new Set(tokensOf("on-node-a"))], [value, next]);
+});
+
+test("a value of another shape: running pods keep the old one, are named in an Event, and new pods have the new one", async () => {
+  const longer = "sk-live-zyx321cba654-and-longer";
+  const annotations = { "getkloak.io/hosts": `${host}:${upstream.port}`, "getkloak.io/ca": "roots" };
+  await cluster.apply(
+    secret("first", "key", { token: longer }, { labels: { "getkloak.io/enabled": "true" }, annotations }),
+  );
+  await until("an Event that names the pods", async () =>
+    /PlaceholderChanged.*on-node-a/s.test(
+      await cluster.kubectl(
+        "-n",
+        "first",
+        "get",
+        "events",
+        "-o",
+        "jsonpath={range .items[*]}{.reason} {.message}{end}",
+      ),
+    ),
+  );
+  const before = tokensOf("on-node-a").length;
+  await until("more requests", async () => tokensOf("on-node-a").length > before + 10);
+  assert.deepEqual([...new Set(tokensOf("on-node-a").slice(before))], ["sk-live-zyx321cba654"]);
+  await cluster.apply(callerPod("first", "newer", tokenOf("key"), { COUNT: "3" }));
+  await until("its requests", async () => tokensOf("newer").length >= 3);
+  assert.deepEqual([...new Set(tokensOf("newer"))], [longer]);
+});
+
+test("agents and controller are killed under load: no request fails, none goes out with a placeholder", async () => {
+  const marks = ["on-node-a", "on-node-b"];
+  const before = marks.map((mark) => tokensOf(mark).length);
+  await cluster.kubectl("-n", "kloak-system", "delete", "pods", "--all", "--grace-period=0", "--force");
+  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "daemonset/kloak-agent", "--timeout=60s");
+  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=60s");
+  for (const [index, mark] of marks.entries()) {
+    const start = before[index] ?? 0;
+    await until(`more requests of ${mark}`, async () => tokensOf(mark).length > start + 50);
+    assert.deepEqual([...new Set(tokensOf(mark).slice(start))], ["sk-live-zyx321cba654"]);
+    const log = await cluster.kubectl("-n", "first", "logs", mark);
+    assert.ok(!log.includes("failed"), log.slice(-500));
+  }
+  await cluster.apply(callerPod("first", "after", tokenOf("key"), { COUNT: "3" }));
+  await until("requests of a pod that starts afterwards", async () => tokensOf("after").length >= 3);
+  assert.ok(tokensOf("after").every((token) => !token.startsWith("kloak:")));
+});
+
+test("the node API answers nobody but an agent, for its own node", async () => {
+  const address = await cluster.kubectl(
+    "-n",
+    "kloak-system",
+    "get",
+    "service",
+    "kloak-controller",
+    "-o",
+    "jsonpath={.spec.clusterIP}",
+  );
+  const trust = await cluster.kubectl(
+    "-n",
+    "kloak-system",
+    "get",
+    "configmap",
+    "kloak-controller-trust",
+    "-o",
+    "jsonpath={.data.ca\\.crt}",
+  );
+  const ask = (path: string, token: string | undefined) =>
+    new Promise<number>((resolve, reject) => {
+      const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      const method = path === "/v1/feed" ? "GET" : "POST";
+      const servername = "kloak-controller.kloak-system.svc";
+      const outgoing = request(
+        { host: address, port: 9444, path, method, headers, ca: trust, servername, agent: false },
+        (response) => {
+          response.resume();
+          resolve(response.statusCode ?? 0);
+        },
+      );
+      outgoing.on("error", reject);
+      outgoing.end(method === "POST" ? "{}" : undefined);
+    });
+  const tokenFor = async (account: string, ...more: readonly string[]) =>
+    (await cluster.kubectl("-n", "kloak-system", "create", "token", account, ...more)).trim();
+  const audience = ["--audience", "kloak-controller"];
+  const cases: readonly [string, string | undefined, number][] = [
+    ["nobody", undefined, 401],
+    ["nonsense", "abc", 401],
+    ["a token for the API server", await tokenFor("kloak-agent"), 401],
+    ["another account", await tokenFor("default", ...audience), 403],
+    ["an agent's account, but bound to no pod", await tokenFor("kloak-agent", ...audience), 403],
+  ];
+  for (const [who, token, status] of cases)
+    for (const path of ["/v1/enroll", "/v1/feed", "/v1/records"])
+      assert.equal(await ask(path, token), path === "/v1/enroll" ? status : 401, `${who} at ${path}`);
+  const agent = await cluster.kubectl(
+    "-n",
+    "kloak-system",
+    "get",
+    "pods",
+    "-l",
+    "app.kubernetes.io/component=agent",
+    "-o",
+    "jsonpath={.items[0].metadata.name}",
+  );
+  const stolen = await tokenFor("kloak-agent", ...audience, "--bound-object-kind=Pod", `--bound-object-name=${agent}`);
+  assert.equal(await ask("/v1/feed", stolen), 401, "a token without a certificate is not enough");
+});
+
+test("a pod that ends leaves nothing bound: its number and namespace are nobody's", async () => {
+  await cluster.kubectl("delete", "namespace", "other", "elsewhere", "--wait=false");
+  await until("the pods' end", async () => (await cluster.kubectl("-n", "other", "get", "pods", "-o", "name")) === "");
+});
+
+test("agents' logs have no secret", async () => {
+  const logs = await cluster.kubectl(
+    "-n",
+    "kloak-system",
+    "logs",
+    "-l",
+    "app.kubernetes.io/component=agent",
+    "--tail=-1",
+  );
+  for (const text of [value, "sk-live-zyx321cba654"]) assert.ok(!logs.includes(text));
+});
