@@ -9,8 +9,8 @@ import { Discoverer, type Discovery, type FileReference, FileSource, type Hook }
 export interface Prober {
   attachUprobe: Dataplane["attachUprobe"];
   hasProgram(program: string): boolean;
-  /** Whether an earlier agent's probes are there. */
-  isKept(keep: LinkPlace): boolean;
+  /** Places where an earlier agent's probes are. */
+  kept(): readonly LinkPlace[];
   /** Is told of each file that is hooked now. */
   hooked(path: string): void;
 }
@@ -84,15 +84,16 @@ export class HookedFiles {
   hook(reference: FileReference, share: () => number = () => 0): HookedFile {
     const discovery = this.#discoverer.discover(reference);
     const key = discovery.identity.inodeKey;
-    const place = placeOf(key);
+    let place = this.#placeOf(key);
     const before = this.#hooked.get(place);
-    if (before?.file.key === key) return before.file;
+    if (before !== undefined && contentOf(before.file.key) === contentOf(key)) return before.file;
     const known = this.#unhooked.get(place);
     if (before === undefined && known?.file.key === key) return known.file;
     this.#unhooked.delete(place);
 
     const hooks = discovery.stacks.flatMap((plan) => plan.hooks).filter((hook) => this.#wanted(hook));
-    const keep = { place, sign: hooks.length === 0 ? "" : signOf(hooks, reference) };
+    const keep = this.#keepOf(place, hooks.length === 0 ? "" : signOf(hooks, reference));
+    place = keep.place;
     if (before !== undefined && before.keep.sign === keep.sign) {
       // Another owner or mode, a link more: the code is what it was.
       const file = { ...before.file, key, fresh: false };
@@ -109,8 +110,7 @@ export class HookedFiles {
 
   /** The file at this place has been written to. */
   changed(place: string): void {
-    const entry = this.#hooked.get(place);
-    if (entry !== undefined) this.#unhook(place, entry);
+    for (const [other, entry] of this.#hooked) if (isSameInode(place, other)) this.#unhook(other, entry);
     this.#unhooked.delete(place);
   }
 
@@ -118,6 +118,24 @@ export class HookedFiles {
   release(share: number): void {
     for (const [place, entry] of this.#hooked)
       if (entry.share === share) this.#hooked.set(place, { ...entry, share: undefined });
+  }
+
+  /**
+   * The file's own place, or that under which it is hooked already: an exec in a container is seen on the overlay and,
+   * where the file system below is guarded too, there as well, and a probe belongs to the inode below.
+   */
+  #placeOf(key: string): string {
+    const place = placeOf(key);
+    if (this.#hooked.has(place)) return place;
+    for (const [other, { file }] of this.#hooked)
+      if (isSameInode(place, other) && contentOf(file.key) === contentOf(key)) return other;
+    return place;
+  }
+
+  /** As an earlier agent kept it, if it did. */
+  #keepOf(place: string, sign: string): LinkPlace {
+    const kept = this.#prober.kept().filter((each) => each.sign === sign && isSameInode(each.place, place));
+    return kept.find((each) => each.place === place) ?? kept[0] ?? { place, sign };
   }
 
   #unhook(place: string, entry: Entry): void {
@@ -154,7 +172,7 @@ export class HookedFiles {
     try {
       const account = share();
       this.#makeRoom(account);
-      const fresh = !this.#prober.isKept(keep);
+      const fresh = !this.#prober.kept().some(({ place, sign }) => place === keep.place && sign === keep.sign);
       this.#prober.hooked(path);
       const links = this.#attachAll(hooks, path, keep);
       const tls = discovery.tls === "unknown" ? "unknown" : "hooked";
@@ -202,6 +220,19 @@ function placeOf(inodeKey: string): string {
   return inodeKey.split(":").slice(0, 2).join("-");
 }
 
+/** All of a key but the device. */
+function contentOf(inodeKey: string): string {
+  return inodeKey.slice(inodeKey.indexOf(":"));
+}
+
+/** Whether two places may be one inode: an overlay says not which device is below it. */
+function isSameInode(a: string, b: string): boolean {
+  if (a === b) return true;
+  const [device = "", inode] = a.split("-");
+  const [otherDevice = "", otherInode] = b.split("-");
+  return inode === otherInode && (device === "overlay") !== (otherDevice === "overlay");
+}
+
 /** Equal as long as the breakpoints stand where they did and replace what they did. */
 function signOf(hooks: readonly Hook[], { path, name = path }: FileReference): string {
   using source = new FileSource(path, { name });
@@ -216,7 +247,7 @@ function signOf(hooks: readonly Hook[], { path, name = path }: FileReference): s
 export function proberOf(dataplane: Dataplane, hooked: (path: string) => void): Prober {
   return {
     attachUprobe: (target) => dataplane.attachUprobe(target),
-    isKept: (keep) => dataplane.isKept(keep),
+    kept: () => dataplane.keptPlaces(),
     hooked,
     hasProgram: (program) => {
       try {

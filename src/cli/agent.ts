@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { Agent } from "../agent/agent.ts";
 import { lostRecord } from "../audit/index.ts";
 import { Control } from "../agent/control.ts";
+import { serveHealth } from "../agent/health.ts";
 import { type Lock, takeOver } from "../agent/lock.ts";
 import { Supervisor } from "../agent/supervisor.ts";
 import { type Dataplane, openDataplane } from "../dataplane/index.ts";
@@ -25,6 +26,7 @@ export interface AgentCommandOptions extends Manner {
   readonly token: string;
   readonly node?: string;
   readonly runtime?: readonly string[];
+  readonly healthPort?: number;
 }
 
 /** Returns the exit status: 0 when told to end, or relieved by another agent. */
@@ -80,7 +82,7 @@ async function serve(options: AgentCommandOptions, report: Report, dataplane: Da
   const agent = await Agent.open({
     dataplane,
     gate: { socket: join(run, "gate.sock"), links: join(state, "v1/links") },
-    ...(cluster && { runtimes: { paths: options.runtime ?? [], starting: () => cluster.source.looked() } }),
+    ...(cluster && { runtimes: { paths: options.runtime ?? [], starting: () => cluster.source.starting() } }),
     audit: (record) => {
       trail.add(record);
       cluster?.outbox.add(record);
@@ -102,6 +104,15 @@ async function serve(options: AgentCommandOptions, report: Report, dataplane: Da
       setImmediate(stop); // the answer goes out first
     },
   });
+  const health =
+    options.healthPort === undefined
+      ? undefined
+      : await serveHealth({
+          port: options.healthPort,
+          isReady: () => cluster?.source.ready ?? true,
+          counters: () => agent.counters,
+          gauges: () => gaugesOf(agent),
+        });
   try {
     const supervisor = new Supervisor(agent);
     const running = Promise.all([
@@ -113,9 +124,19 @@ async function serve(options: AgentCommandOptions, report: Report, dataplane: Da
     await Promise.race([running, once(end.signal, "abort")]);
     await running;
   } finally {
+    health?.close();
     await close();
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, stop);
   }
+}
+
+function gaugesOf(agent: Agent): Readonly<Record<string, number>> {
+  return {
+    workloads: agent.workloads.length,
+    secrets: agent.secretIds.size,
+    hookedFiles: agent.hookedFiles,
+    residentBytes: process.memoryUsage.rss(),
+  };
 }
 
 /** What a node's agent needs beside the engine; loaded only where it is wanted. */

@@ -93,6 +93,7 @@ program
     "in a cluster: a container runtime, held until its container is known; repeatable",
     collect(asIs),
   )
+  .option("--health-port <port>", "where /healthz, /readyz and /metrics are, without TLS", parsePort)
   .option("--discard", "begin anew: what is kept is removed, and workloads that it protected have no network any more")
   .addOption(new Option("--json", "messages as JSON, one a line").conflicts("quiet"))
   .addOption(new Option("--quiet", "says nothing but errors").conflicts("verbose"))

@@ -1,4 +1,5 @@
 /* What the controller knows of the cluster: copies of Secrets, shadows, pods and namespaces, and what follows from them. */
+import { setTimeout as delay } from "node:timers/promises";
 import type { KubeClient } from "../kube/client.ts";
 import { hasStatus } from "../kube/error.ts";
 import { Informer } from "../kube/informer.ts";
@@ -8,7 +9,7 @@ import { domain } from "../policy/annotations.ts";
 import type { Surroundings } from "../webhook/admission.ts";
 import { type BoundPod, boundPod, type UsableSecret, usableSecrets } from "./bindings.ts";
 import type { PodSecret, PodState } from "./node-feed.ts";
-import { isManaged, shadowSuffix } from "./shadow.ts";
+import { isManaged, isShadow, shadowSuffix } from "./shadow.ts";
 
 export interface ClusterViewOptions {
   readonly client: KubeClient;
@@ -24,6 +25,7 @@ export interface ClusterViewOptions {
 /** Pods that are gone: records about them may still be on their way. */
 const goneMax = 5000;
 const rootsMs = 60_000;
+const lagMs = 2000;
 
 export class ClusterView implements Surroundings {
   readonly #options: ClusterViewOptions;
@@ -101,6 +103,45 @@ export class ClusterView implements Surroundings {
   async stateOf(node: string): Promise<readonly PodState[]> {
     const pods = [...(this.#podsByNode.get(node)?.values() ?? [])];
     return Promise.all(pods.map(async (pod) => ({ pod, secrets: await this.#secretsOf(pod) })));
+  }
+
+  /**
+   * Whether these pods of a node are cloaked, by what the API server says now; resolves when our copies know it too, and
+   * the shadows that they use.
+   */
+  async resolve(node: string, uids: readonly string[]): Promise<ReadonlyMap<string, readonly string[]>> {
+    const wanted = new Set(uids);
+    if (!uids.every((uid) => this.#podsByNode.get(node)?.has(uid) === true)) {
+      const query = { fieldSelector: `spec.nodeName=${node}` };
+      const { items } = await this.#options.client.list<Pod>(resources.pods, undefined, query);
+      for (const uid of wanted) {
+        const pod = items.find(({ metadata }) => metadata.uid === uid);
+        if (pod === undefined || boundPod(pod) === undefined) wanted.delete(uid);
+      }
+    }
+    await this.#caughtUp(() => [...wanted].every((uid) => this.#podsByNode.get(node)?.has(uid) === true));
+    const pods = [...wanted].flatMap((uid) => this.#podsByNode.get(node)?.get(uid) ?? []);
+    for (const pod of pods) await this.#shadowsOf(pod);
+    const state = await Promise.all(pods.map(async (pod) => [pod, await this.#secretsOf(pod)] as const));
+    return new Map(
+      state.map(([{ metadata }, secrets]) => [metadata.uid ?? "", secrets.map(({ secret }) => secret.name)]),
+    );
+  }
+
+  /** A container that starts has been given its shadows; our copy may be a moment behind. */
+  async #shadowsOf({ metadata: { namespace = "" }, shadows }: BoundPod): Promise<void> {
+    for (const name of shadows.keys()) {
+      const key = `${namespace}/${name}`;
+      if (this.shadows.get(key) !== undefined) continue;
+      const there = await this.#options.client.get<Secret>(resources.secrets, namespace, name).catch(absent);
+      if (there !== undefined && isShadow(there)) await this.#caughtUp(() => this.shadows.get(key) !== undefined);
+    }
+  }
+
+  /** Watches lag by milliseconds; one that lags for longer must not hold a container for ever. */
+  async #caughtUp(condition: () => boolean): Promise<void> {
+    const deadline = performance.now() + lagMs;
+    while (!condition() && performance.now() < deadline) await delay(10);
   }
 
   async #secretsOf({ metadata: { namespace = "" }, shadows }: BoundPod): Promise<readonly PodSecret[]> {

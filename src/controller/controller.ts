@@ -99,6 +99,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     authority: () => own.authority,
     stateOf: (node) => view.stateOf(node),
     hasPod: (node, uid) => view.hasPod(node, uid),
+    resolve: (node, uids) => view.resolve(node, uids),
     record: (record) => {
       store.add(record);
       metrics.count(record);

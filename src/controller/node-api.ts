@@ -1,6 +1,7 @@
 /*
  * What agents talk to. POST /v1/enroll: a token and a public key, answered by a certificate. With both, GET /v1/feed: what
- * the node is to know, for as long as the connection lives; POST /v1/records: what happened there.
+ * the node is to know, for as long as the connection lives; POST /v1/pods: whether pods that start there are cloaked;
+ * POST /v1/records: what happened there.
  */
 import type { AuditRecord } from "../audit/index.ts";
 import { sleep } from "../kube/backoff.ts";
@@ -17,6 +18,8 @@ export interface NodeApiOptions {
   /** What a node's pods may use now. */
   readonly stateOf: (node: string) => Promise<readonly PodState[]>;
   readonly hasPod: (node: string, uid: string) => boolean;
+  /** Of these pods the cloaked ones, each with the secrets that it may use; the node's state has them by then. */
+  readonly resolve: (node: string, uids: readonly string[]) => Promise<ReadonlyMap<string, readonly string[]>>;
   readonly record: (record: AuditRecord) => void;
   /** From here on: a node whose stream has ended must be told anew. */
   readonly signal: AbortSignal;
@@ -42,6 +45,7 @@ export class NodeApi {
     return {
       "POST /v1/enroll": (exchange) => this.#enroll(exchange),
       "GET /v1/feed": (exchange) => this.#feed(exchange),
+      "POST /v1/pods": (exchange) => this.#pods(exchange),
       "POST /v1/records": (exchange) => this.#records(exchange),
     };
   }
@@ -108,6 +112,20 @@ export class NodeApi {
       response.end();
     }
     return undefined;
+  }
+
+  async #pods({ request, socket, json }: Exchange): Promise<unknown> {
+    const { node } = await this.#options.identity.ofConnection(socket, request.headers.authorization);
+    const body = (await json()) as { uids?: unknown } | null;
+    const uids = body?.uids;
+    if (
+      !Array.isArray(uids) ||
+      uids.length > 500 ||
+      !uids.every((uid) => typeof uid === "string" && uid.length <= 64)
+    ) {
+      throw new HttpError(400, "uids must be at most 500 uids of pods");
+    }
+    return { pods: Object.fromEntries(await this.#options.resolve(node, uids as string[])) };
   }
 
   async #records({ request, socket, json }: Exchange): Promise<unknown> {

@@ -211,9 +211,9 @@ export class Dataplane implements AsyncDisposable {
     return this.#lasting?.repair() ?? false;
   }
 
-  /** Whether an earlier agent's probes of a file are there to be taken over. */
-  isKept(place: LinkPlace): boolean {
-    return this.#lasting?.isKept(place) ?? false;
+  /** Where an earlier agent's probes are, and this one's. */
+  keptPlaces(): readonly LinkPlace[] {
+    return this.#lasting?.places() ?? [];
   }
 
   /** Ends the probes of files that `wanted` does not name. */

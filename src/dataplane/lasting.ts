@@ -97,8 +97,8 @@ export class Lasting {
     return true;
   }
 
-  isKept(place: LinkPlace): boolean {
-    return this.#options.pins.has(place);
+  places(): readonly LinkPlace[] {
+    return this.#options.pins.places();
   }
 
   dropPlaces(wanted: (place: LinkPlace) => boolean): number {

@@ -163,10 +163,6 @@ export class Pins {
     rmSync(join(this.folder, "links", place, sign, program), { force: true });
   }
 
-  has({ place, sign }: LinkPlace): boolean {
-    return existsSync(join(this.folder, "links", place, sign));
-  }
-
   /** Every file that has probes. */
   places(): LinkPlace[] {
     const folder = join(this.folder, "links");

@@ -63,6 +63,13 @@ export class ControllerLink {
     }
   }
 
+  /** Of these pods the cloaked ones, each with the names of the secrets that it may use. @throws LinkError */
+  async resolve(uids: readonly string[], signal: AbortSignal): Promise<ReadonlyMap<string, readonly string[]>> {
+    const response = await this.#open("POST", "/v1/pods", JSON.stringify({ uids }), signal);
+    const { pods } = JSON.parse(await readText(response)) as { pods: Record<string, string[]> };
+    return new Map(Object.entries(pods));
+  }
+
   /** @throws LinkError */
   async send(records: readonly AuditRecord[], signal: AbortSignal): Promise<void> {
     const response = await this.#open("POST", "/v1/records", JSON.stringify(records), signal);
@@ -138,7 +145,7 @@ export class LinkError extends KloakError {
 async function readText(response: IncomingMessage): Promise<string> {
   let text = "";
   for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>)
-    text = (text + chunk).slice(0, 65_536);
+    text = (text + chunk).slice(0, longestLine);
   return text;
 }
 

@@ -20,16 +20,15 @@ export function podOf(cgroup: string): string | undefined {
   return podInPath.exec(cgroup)?.[1]?.replaceAll("_", "-");
 }
 
-/** Of these pods, all processes that are in a network namespace of their pod's own. */
-export function podProcesses(uids: ReadonlySet<string>, proc = "/proc"): ReadonlyMap<string, readonly PodProcess[]> {
+/** By pod, all processes that are in a network namespace of their pod's own. */
+export function podProcesses(proc = "/proc"): ReadonlyMap<string, readonly PodProcess[]> {
   const found = new Map<string, PodProcess[]>();
-  if (uids.size === 0) return found;
   const own = readlinkSync(`${proc}/self/ns/net`);
   for (const entry of readdirSync(proc)) {
     if (!/^[0-9]+$/.test(entry)) continue;
     try {
       const uid = podOf(readFileSync(`${proc}/${entry}/cgroup`, "utf8"));
-      if (uid === undefined || !uids.has(uid)) continue;
+      if (uid === undefined) continue;
       const netns = readlinkSync(`${proc}/${entry}/ns/net`);
       if (netns === own) continue; // hostNetwork, or a runtime on its way into the namespace
       const process = { pid: Number(entry), netns, mounts: readlinkSync(`${proc}/${entry}/ns/mnt`) };

@@ -2,8 +2,9 @@
  * The Kubernetes source of workloads: what the controller says of this node, met with what the node has. A pod is
  * protected as soon as it has a process in a network namespace of its own, which is its sandbox's, before any container
  * of it; each container's file systems are guarded before its first instruction, because container runtimes are held at
- * their exec until we have looked (`looked`).
+ * their exec until we have looked (`starting`).
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { sleep } from "../../kube/backoff.ts";
 import type { WorkloadSink, WorkloadSource } from "../source.ts";
 import { type ControllerLink } from "./controller-link.ts";
@@ -17,6 +18,8 @@ export interface KubernetesSourceOptions {
   /** How long a pod keeps a placeholder, and its value, that its shadow has no more. */
   readonly keepMs?: number;
   readonly lookEveryMs?: number;
+  /** How long a container waits until it is known whether its pod is cloaked. */
+  readonly resolveMs?: number;
 }
 
 interface Held {
@@ -34,9 +37,12 @@ interface Placed {
 const dayMs = 24 * 3600_000;
 
 export class KubernetesSource implements WorkloadSource {
-  readonly #options: KubernetesSourceOptions & { keepMs: number; lookEveryMs: number };
+  readonly #options: Required<KubernetesSourceOptions>;
   readonly #placed = new Map<string, Placed>();
   readonly #held = new Map<string, Held>();
+  /** Pods with processes here that the feed does not have, and of those, the ones that are not cloaked. */
+  #strangers: readonly string[] = [];
+  readonly #uncloaked = new Set<string>();
   #state = new FeedState();
   #pods: readonly FeedPod[] = [];
   #sink: WorkloadSink | undefined;
@@ -45,7 +51,12 @@ export class KubernetesSource implements WorkloadSource {
   #bell = new AbortController();
 
   constructor(options: KubernetesSourceOptions) {
-    this.#options = { keepMs: dayMs, lookEveryMs: 1000, ...options };
+    this.#options = { keepMs: dayMs, lookEveryMs: 1000, resolveMs: 3000, ...options };
+  }
+
+  /** The controller has told all once, and it is protected. */
+  get ready(): boolean {
+    return this.#settled;
   }
 
   async run(sink: WorkloadSink, signal: AbortSignal): Promise<void> {
@@ -66,6 +77,30 @@ export class KubernetesSource implements WorkloadSource {
       if (!signal.aborted) await this.looked();
     }
     await following;
+  }
+
+  /**
+   * A container is about to start. Should it be of a pod that we have not heard of, the controller is asked, and what it
+   * says of the pod is waited for: nothing of a cloaked pod may run before the pod is protected.
+   */
+  async starting(): Promise<void> {
+    await this.looked();
+    const strangers = [...this.#strangers];
+    if (strangers.length === 0) return;
+    const deadline = performance.now() + this.#options.resolveMs;
+    try {
+      const cloaked = await this.#options.link.resolve(strangers, AbortSignal.timeout(this.#options.resolveMs));
+      for (const uid of strangers) if (!cloaked.has(uid)) this.#uncloaked.add(uid);
+      while (!this.#knows(cloaked) && performance.now() < deadline) await delay(5);
+    } catch (error) {
+      this.#warn(error);
+    }
+    await this.looked();
+  }
+
+  #knows(cloaked: ReadonlyMap<string, readonly string[]>): boolean {
+    const pods = new Map(this.#state.pods().map((pod) => [pod.uid, new Set(pod.secrets.map(({ name }) => name))]));
+    return [...cloaked].every(([uid, names]) => names.every((name) => pods.get(uid)?.has(name) === true));
   }
 
   /** Looks at the node's processes once more; resolves when what was found is protected. One look at a time. */
@@ -94,7 +129,10 @@ export class KubernetesSource implements WorkloadSource {
       this.#placed.delete(uid);
       sink.workloadGone(uid);
     }
-    for (const [uid, processes] of podProcesses(new Set(wanted.keys()))) {
+    const running = podProcesses();
+    for (const uid of this.#uncloaked) if (!running.has(uid)) this.#uncloaked.delete(uid);
+    this.#strangers = [...running.keys()].filter((uid) => !wanted.has(uid) && !this.#uncloaked.has(uid));
+    for (const [uid, processes] of running) {
       const pod = wanted.get(uid);
       if (pod === undefined) continue;
       for (const { pid, netns, mounts } of processes) {
