@@ -218,7 +218,8 @@ static void held_ask(void)
 		struct held *held = &gate.held[i];
 		struct workload *workload = held->asked ? NULL : workload_find(held->workload);
 
-		if (!workload || workload->asked >= k_asked_workload_max)
+		/* Runtimes are all answered by one look at the node, however many there are. */
+		if (!workload || (workload != &gate.runtimes && workload->asked >= k_asked_workload_max))
 			continue;
 		if (!tell("asked %d %d %s\n", held->fd, held->pid, purpose(held->exec)))
 			return;

@@ -36,6 +36,29 @@ interface Placed {
 
 const dayMs = 24 * 3600_000;
 
+/**
+ * Work that is done one turn at a time, where a turn that begins after a call serves it: however many call while one is
+ * under way, one more follows.
+ */
+class Turns {
+  readonly #work: () => Promise<void>;
+  #current: Promise<void> = Promise.resolve();
+  #next: Promise<void> | undefined;
+
+  constructor(work: () => Promise<void>) {
+    this.#work = work;
+  }
+
+  run(): Promise<void> {
+    this.#next ??= this.#current.then(() => {
+      this.#next = undefined;
+      this.#current = this.#work();
+      return this.#current;
+    });
+    return this.#next;
+  }
+}
+
 export class KubernetesSource implements WorkloadSource {
   readonly #options: Required<KubernetesSourceOptions>;
   readonly #placed = new Map<string, Placed>();
@@ -47,7 +70,8 @@ export class KubernetesSource implements WorkloadSource {
   #pods: readonly FeedPod[] = [];
   #sink: WorkloadSink | undefined;
   #settled = false;
-  #looking: Promise<void> = Promise.resolve();
+  readonly #looks = new Turns(() => this.#look().catch((error: unknown) => this.#warn(error)));
+  readonly #starts = new Turns(() => this.#start());
   #bell = new AbortController();
 
   constructor(options: KubernetesSourceOptions) {
@@ -83,7 +107,11 @@ export class KubernetesSource implements WorkloadSource {
    * A container is about to start. Should it be of a pod that we have not heard of, the controller is asked, and what it
    * says of the pod is waited for: nothing of a cloaked pod may run before the pod is protected.
    */
-  async starting(): Promise<void> {
+  starting(): Promise<void> {
+    return this.#starts.run();
+  }
+
+  async #start(): Promise<void> {
     await this.looked();
     const strangers = [...this.#strangers];
     if (strangers.length === 0) return;
@@ -103,10 +131,9 @@ export class KubernetesSource implements WorkloadSource {
     return [...cloaked].every(([uid, names]) => names.every((name) => pods.get(uid)?.has(name) === true));
   }
 
-  /** Looks at the node's processes once more; resolves when what was found is protected. One look at a time. */
+  /** Looks at the node's processes once more; resolves when what was found is protected. */
   looked(): Promise<void> {
-    this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#warn(error));
-    return this.#looking;
+    return this.#looks.run();
   }
 
   async #look(): Promise<void> {
