@@ -165,7 +165,6 @@ const forgeries: readonly Forgery[] = [
     threat: "D10",
     name: "words that are no request make the key forgotten; then it is installed anew",
     script: [`both PRI * HTTP/2.0${line("\r\n\r\n")}`, `send ${post(honestLength)}`, "install", `both ${honest}`],
-    arrives: { record: 1, none: 1 },
     reasons: ["unproven-flow"],
   },
   {
