@@ -206,7 +206,8 @@ class Line {
         this.#send(this.#sent, this.#sent);
         break;
       case "syn-again":
-        if (this.#sent === 0 && this.#spec.known) this.#syn(0);
+        /* After a reset it would begin another connection: that is what `reopen` does. */
+        if (this.#sent === 0 && this.#model.state === "tracked") this.#syn(0);
         break;
       case "fragments":
         this.#fragments(action);
