@@ -86,8 +86,8 @@ export function makeStream(lab: Lab, spec: ConnectionSpec): Stream {
   }
   let length = 0;
   spec.records.forEach((record, i) => {
-    const next = spec.records[i + 1];
-    /* Of the same length it would be taken for the next, until its hash is complete. */
+    const next = spec.records.slice(i + 1).find(({ kind }) => kind !== "unheard" && kind !== "garbage");
+    /* Of the same length it would be taken for the next one heard, until its hash is complete. */
     length = record.length + (record.kind === "unheard" && record.length === next?.length ? 1 : 0);
     if (!suite.tls12) length = Math.max(2, length);
     if (record.kind === "garbage") {
