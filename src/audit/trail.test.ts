@@ -264,3 +264,14 @@ test("a trail may come through a pipe", () => {
   const { stdout, stderr } = spawnSync("sh", ["-c", shell, process.execPath, program], { input, encoding: "utf8" });
   assert.equal(stdout, input, stderr);
 });
+
+test("half a line of a writer that was killed spoils no record", async () => {
+  const file = newFile();
+  writeFileSync(file, line(numbered(1)) + line(numbered(2)).slice(0, 30));
+  const writer = new AuditWriter(file);
+  writer.write(numbered(3));
+  await writer.close();
+  const found: number[] = [];
+  for await (const { count = 0 } of readRecords(file)) found.push(count);
+  assert.deepEqual(found, [1, 3]);
+});

@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer";
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync, writeSync } from "node:fs";
 import { KloakError } from "../errors.ts";
 import { type AuditRecord, lostRecord } from "./record.ts";
 
@@ -112,11 +112,28 @@ export class AuditWriter {
 
 function openForAppending(path: string): number {
   try {
-    return openSync(path, "a", 0o600);
+    const isCut = endsMidLine(path);
+    const fd = openSync(path, "a", 0o600);
+    if (isCut) writeSync(fd, "\n");
+    return fd;
   } catch (cause) {
     const why = (cause as NodeJS.ErrnoException).code ?? "";
     const message = `audit file ${path} cannot be opened (${why}); check that its directory exists and may be written`;
     throw new KloakError("audit-unwritable", message, { cause });
+  }
+}
+
+/** A writer that was killed may have left half a line: what follows must not become a part of it. */
+function endsMidLine(path: string): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat?.isFile() !== true || stat.size === 0) return false;
+  const fd = openSync(path, "r");
+  try {
+    const last = Buffer.alloc(1);
+    readSync(fd, last, 0, 1, stat.size - 1);
+    return last[0] !== 0x0a;
+  } finally {
+    closeSync(fd);
   }
 }
 

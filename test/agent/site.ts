@@ -18,6 +18,14 @@ import { type Bpffs, mountBpffs } from "./bpffs.ts";
 
 export const host = "api.kloak.test";
 
+function parsed(line: string): AuditRecord | undefined {
+  try {
+    return JSON.parse(line) as AuditRecord;
+  } catch {
+    return undefined;
+  }
+}
+
 export class Site {
   readonly folder: string;
   readonly bpffs: Bpffs;
@@ -57,8 +65,11 @@ export class Site {
 
   audit(): AuditRecord[] {
     if (!existsSync(this.auditFile)) return [];
-    const lines = readFileSync(this.auditFile, "utf8").split("\n");
-    return lines.filter(Boolean).map((line) => JSON.parse(line) as AuditRecord);
+    // An agent that was killed may have left half a line.
+    return readFileSync(this.auditFile, "utf8")
+      .split("\n")
+      .flatMap((line) => (line.startsWith("{") && line.endsWith("}") ? [parsed(line)] : []))
+      .filter((record) => record !== undefined);
   }
 
   /** Starts an agent; resolves when it listens, or has ended. */
