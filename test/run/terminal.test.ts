@@ -73,9 +73,9 @@ const cases: readonly { name: string; steps: readonly Step[] }[] = [
         send: `KEY=0123456789abcdefghij ${kloakFile} run --secret KEY@a.test -- sh -c 'echo u''p; sleep 300'\n`,
       },
       { expect: "up\r\n", running: "sleep 300", send: ctrl.z },
-      { expect: "Stopped", send: "/bin/echo still-$((1+1)); fg\n" },
+      { expect: "Stopped", send: "/bin/echo still-$((1+1)); kill %1; wait %1; echo ended-$?\n" },
       { expect: "still-2\r\n" },
-      { expect: "sleep 300'\r\n", send: ctrl.c },
+      { expect: "ended-143\r\n" },
     ],
   },
   {
