@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { Agent } from "../agent/agent.ts";
 import { lostRecord } from "../audit/index.ts";
 import { Control } from "../agent/control.ts";
-import { serveHealth } from "../agent/health.ts";
+import { metricsText, metricsType } from "../agent/metrics.ts";
+import { serveHealth } from "../health.ts";
 import { type Lock, takeOver } from "../agent/lock.ts";
 import { Supervisor } from "../agent/supervisor.ts";
 import { type Dataplane, openDataplane } from "../dataplane/index.ts";
@@ -110,8 +111,8 @@ async function serve(options: AgentCommandOptions, report: Report, dataplane: Da
       : await serveHealth({
           port: options.healthPort,
           isReady: () => cluster?.source.ready ?? true,
-          counters: () => agent.counters,
-          gauges: () => gaugesOf(agent),
+          notReady: "the controller has not said yet what to protect",
+          metrics: () => Promise.resolve({ type: metricsType, text: metricsText(agent.counters, gaugesOf(agent)) }),
         });
   try {
     const supervisor = new Supervisor(agent);
@@ -143,7 +144,8 @@ function gaugesOf(agent: Agent): Readonly<Record<string, number>> {
 async function joinCluster({ controller, ca, token, node }: AgentCommandOptions, report: Report) {
   if (controller === undefined) return undefined;
   if (node === undefined) throw new KloakError("node-missing", "--controller needs --node, the name of this node");
-  const { ControllerLink, Outbox } = await import("../agent/kubernetes/controller-link.ts");
+  const { ControllerLink } = await import("../agent/kubernetes/controller-link.ts");
+  const { Outbox } = await import("../agent/kubernetes/outbox.ts");
   const { KubernetesSource } = await import("../agent/kubernetes/source.ts");
   const warn = (message: string): void => report.warn(message);
   const link = new ControllerLink({ server: new URL(controller), caFile: ca, tokenFile: token, warn });

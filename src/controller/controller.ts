@@ -2,8 +2,8 @@
  * The controller: keeps shadows, admits pods and Secrets, tells nodes what their pods may use, and gathers their audit
  * records. Every replica does all of it but the shadows, which the leader writes alone.
  */
-import { createServer } from "node:http";
 import type { Logger } from "pino";
+import { serveHealth } from "../health.ts";
 import { KubeClient } from "../kube/client.ts";
 import type { Connection } from "../kube/connection.ts";
 import { sleep } from "../kube/backoff.ts";
@@ -148,9 +148,14 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     askCertificate: true,
     warn,
   });
-  const metricsServer = serveMetrics(options.ports.metrics, metrics, () => {
-    metrics.feeds.set(nodes.nodes.length);
-    return view.hasSynced;
+  const health = await serveHealth({
+    port: options.ports.metrics,
+    isReady: () => view.hasSynced,
+    notReady: "not in sync with the API server yet",
+    metrics: async () => {
+      metrics.feeds.set(nodes.nodes.length);
+      return { type: metrics.registry.contentType, text: await metrics.registry.metrics() };
+    },
   });
   log.info({ namespace, ports: options.ports }, "controller is up");
 
@@ -165,7 +170,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     await Promise.all([queue.run(leading), keepTrust(client, options, own, leading)]);
     metrics.leader.set(0);
   });
-  metricsServer.close();
+  health.close();
   await Promise.all([webhook.close(), nodeServer.close(), auditServer.close()]);
   await Promise.all(background);
   client.close();
@@ -200,24 +205,6 @@ async function keepTrust(
     }
     await sleep(10_000, signal);
   }
-}
-
-/** `/metrics`, `/healthz`, `/readyz`; without TLS, as scrapers and probes want it, and without anything secret. */
-function serveMetrics(port: number, metrics: ControllerMetrics, isReady: () => boolean) {
-  const server = createServer((request, response) => {
-    const ready = isReady();
-    if (request.url === "/healthz") response.end("ok\n");
-    else if (request.url === "/readyz") response.writeHead(ready ? 200 : 503).end(ready ? "ok\n" : "not in sync yet\n");
-    else if (request.url === "/metrics")
-      void metrics.registry.metrics().then(
-        (text) => response.writeHead(200, { "content-type": metrics.registry.contentType }).end(text),
-        () => response.writeHead(500).end(),
-      );
-    else response.writeHead(404).end();
-  });
-  server.headersTimeout = 5000;
-  server.requestTimeout = 5000;
-  return server.listen(port, "::");
 }
 
 /** Names under which a Service is reached in the cluster. */

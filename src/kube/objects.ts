@@ -116,8 +116,3 @@ export interface Pod extends KubeObject {
 export function keyOf({ metadata: { namespace, name } }: KubeObject): string {
   return namespace === undefined ? name : `${namespace}/${name}`;
 }
-
-/** As messages name it: `Secret payments/stripe`. */
-export function titleOf(kind: string, object: KubeObject): string {
-  return `${kind} ${keyOf(object)}`;
-}
