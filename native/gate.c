@@ -19,6 +19,7 @@
  *   filesystem PATH                         gate execve on the file system that holds PATH
  *   mount PATH                              gate the opening of ELF files through the mount at PATH
  *   watch PATH                              say when the file at PATH is written to
+ *   unhooked PLACE                          what was said of it is done: its probes are gone
  *   runtime PATH                            hold every execve of the file at PATH, whoever does it: a container runtime
  *   allow ID [known]                        go on; `known`: do not ask about this file again until it is modified
  *   forget                                  ask about all files again
@@ -67,6 +68,8 @@ enum {
 	k_asked_workload_max = 4,  /* of one workload, so that kloak hears of all workloads in turn */
 	k_missed_max = 256,
 	k_runtimes_max = 16,
+	k_modified_max = 64,
+	k_place_max = 64, /* DEVICE-INODE */
 	k_patience_ms = 10000,     /* how long after kloak has gone its successor is waited for */
 	k_impatient_ms = 50,       /* the wait while kloak answers nothing */
 	k_line_max = PATH_MAX + 64,
@@ -115,6 +118,7 @@ static struct {
 		bool exec;
 	} missed[k_missed_max]; /* let through while nobody was connected */
 	unsigned long missed_count;
+	char modified[k_modified_max][k_place_max]; /* said to kloak, and not answered; empty: free */
 	char line[k_line_max];
 	size_t line_length;
 } gate = {.listener = -1, .control = -1};
@@ -370,6 +374,53 @@ static void runtime_add(const char *path)
 	gate.runtime[gate.runtime_count++].inode = status.st_ino;
 }
 
+static void folder_remove(const char *path)
+{
+	DIR *folder = opendir(path);
+	struct dirent *entry;
+	char below[PATH_MAX];
+
+	while (folder && (entry = readdir(folder))) {
+		if (entry->d_name[0] == '.' ||
+		    snprintf(below, sizeof(below), "%s/%s", path, entry->d_name) >= (int)sizeof(below))
+			continue;
+		if (unlink(below) && (errno == EISDIR || errno == EPERM))
+			folder_remove(below);
+	}
+	if (folder)
+		closedir(folder);
+	rmdir(path);
+}
+
+static void probes_remove(const char *place)
+{
+	char path[PATH_MAX];
+
+	if (gate.links && snprintf(path, sizeof(path), "%s/%s", gate.links, place) < (int)sizeof(path))
+		folder_remove(path);
+}
+
+/* A kloak that is dying takes what is said and does nothing about it; so it has to answer, or we do it ourselves. */
+static void modified_tell(const char *place)
+{
+	for (size_t i = 0; i < k_modified_max; i++) {
+		if (gate.modified[i][0])
+			continue;
+		if (!tell("modified %s\n", place))
+			break;
+		strcpy(gate.modified[i], place);
+		return;
+	}
+	probes_remove(place);
+}
+
+static void modified_done(const char *place)
+{
+	for (size_t i = 0; i < k_modified_max; i++)
+		if (strcmp(gate.modified[i], place) == 0)
+			gate.modified[i][0] = 0;
+}
+
 static void line_obey(const char *line)
 {
 	unsigned long inode;
@@ -388,6 +439,8 @@ static void line_obey(const char *line)
 		mark(FAN_MARK_MOUNT, FAN_OPEN_PERM, line + 6);
 	else if (strncmp(line, "watch ", 6) == 0)
 		fanotify_mark(gate.watch, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, line + 6);
+	else if (strncmp(line, "unhooked ", 9) == 0)
+		modified_done(line + 9);
 	else if (strncmp(line, "runtime ", 8) == 0)
 		runtime_add(line + 8);
 	else if (strcmp(line, "forget") == 0) {
@@ -406,6 +459,11 @@ static void kloak_gone(void)
 		exit(0); /* the kernel lets everything through when our descriptor closes */
 	close(gate.control);
 	gate.control = -1;
+	for (size_t i = 0; i < k_modified_max; i++) {
+		if (gate.modified[i][0])
+			probes_remove(gate.modified[i]);
+		gate.modified[i][0] = 0;
+	}
 	gate.alone_ms = now_ms();
 	gate.line_length = 0;
 	gate.silent = false;
@@ -454,27 +512,9 @@ static void kloak_came(void)
 	gate.missed_count = 0;
 }
 
-static void folder_remove(const char *path)
-{
-	DIR *folder = opendir(path);
-	struct dirent *entry;
-	char below[PATH_MAX];
-
-	while (folder && (entry = readdir(folder))) {
-		if (entry->d_name[0] == '.' ||
-		    snprintf(below, sizeof(below), "%s/%s", path, entry->d_name) >= (int)sizeof(below))
-			continue;
-		if (unlink(below) && (errno == EISDIR || errno == EPERM))
-			folder_remove(below);
-	}
-	if (folder)
-		closedir(folder);
-	rmdir(path);
-}
-
 static void file_modified(int fd)
 {
-	char place[64], path[PATH_MAX];
+	char place[k_place_max];
 	struct stat status;
 	struct statfs system;
 
@@ -486,9 +526,7 @@ static void file_modified(int fd)
 		snprintf(place, sizeof(place), "overlay-%lu", status.st_ino);
 	else
 		snprintf(place, sizeof(place), "%lu-%lu", status.st_dev, status.st_ino);
-	if (!tell("modified %s\n", place) && gate.links &&
-	    snprintf(path, sizeof(path), "%s/%s", gate.links, place) < (int)sizeof(path))
-		folder_remove(path);
+	modified_tell(place);
 }
 
 static void writes_read(void)

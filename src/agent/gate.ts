@@ -201,11 +201,17 @@ export class Gate {
     else if (word === "late" || word === "crowded")
       this.#options.passed({ pid: Number(first), purpose: purposeOf(second), why: word });
     else if (word === "missed") this.#options.missed(Number(first));
-    else if (word === "modified") this.#options.modified(first);
+    else if (word === "modified") this.#modified(first);
     else if (word === "asked") {
       const path = `/proc/${this.#pid}/fd/${first}`;
       void this.#ask(first, { path, pid: Number(second), purpose: purposeOf(third) });
     }
+  }
+
+  /** Answered when it is done: should we die before, the gate takes the probes away itself. */
+  #modified(place: string): void {
+    this.#options.modified(place);
+    this.#control.write(`unhooked ${place}\n`);
   }
 
   async #ask(id: string, file: HeldFile): Promise<void> {
