@@ -82,12 +82,19 @@ static const struct h2_static_name h2_static_names[k_h2_static + 1] = {
 
 _Static_assert(sizeof(struct h2_static_name) == 40, "as h1_parser.name");
 
+static __always_inline bool h2_is_pseudo(const __u64 name[5])
+{
+	return (name[0] & 0xff) == ':';
+}
+
 /* RFC 9113 8.2.2, 8.3.1. A name that was cut at 39 characters has length 0, and is plain. */
 static __always_inline enum h2_kind h2_classify(const __u64 name[5])
 {
 	switch (((const __u8 *)name)[k_header_name_max]) {
 	case 4:
-		return name[0] == H1_WORD("host") ? h2_host : h2_plain;
+		if (name[0] == H1_WORD("host"))
+			return h2_host;
+		break;
 	case 5:
 		if (name[0] == H1_WORD(":path"))
 			return h2_path;
@@ -134,5 +141,5 @@ static __always_inline enum h2_kind h2_classify(const __u64 name[5])
 	default:
 		break;
 	}
-	return (name[0] & 0xff) == ':' ? h2_refused : h2_plain;
+	return h2_is_pseudo(name) ? h2_refused : h2_plain;
 }

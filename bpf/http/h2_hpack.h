@@ -235,7 +235,8 @@ static __always_inline void h2_string_begin(struct h1_parser *parser, struct h2_
 		return;
 	}
 	parser->slot = h2->kind == h2_path ? slot_path : slot_header;
-	if (h2->kind < h2_credentials || h1_forbids(parser->name, ((const __u8 *)parser->name)[k_header_name_max]))
+	if (h2->kind < h2_credentials || h2_is_pseudo(parser->name) ||
+	    h1_forbids(parser->name, ((const __u8 *)parser->name)[k_header_name_max]))
 		parser->flags |= h1_is_forbidden;
 	h2->state = h2_value;
 	if (!h2->string)
