@@ -48,8 +48,10 @@ export function podProcesses(proc = "/proc"): ReadonlyMap<string, readonly PodPr
  */
 export function hostInterfaceOf(pid: number, roots = { proc: "/proc", sys: "/sys" }): string | undefined {
   const inside = `${roots.proc}/${pid}/root/sys/class/net`;
-  for (const name of readdirSync(inside)) {
-    if (name === "lo") continue;
+  const names = readdirSync(inside).filter((name) => name !== "lo");
+  // A runtime on its way into the container still has the host's /sys: that is another namespace's.
+  if (names.toSorted().join() !== ownInterfaces(pid, roots.proc).toSorted().join()) return undefined;
+  for (const name of names) {
     const index = readNumber(`${inside}/${name}/ifindex`);
     const peer = readNumber(`${inside}/${name}/iflink`);
     if (index === undefined || peer === undefined || index === peer) continue;
@@ -59,6 +61,12 @@ export function hostInterfaceOf(pid: number, roots = { proc: "/proc", sys: "/sys
     }
   }
   return undefined;
+}
+
+/** Of the network namespace that the process is in, wherever its files come from. */
+function ownInterfaces(pid: number, proc: string): string[] {
+  const lines = readFileSync(`${proc}/${pid}/net/dev`, "utf8").split("\n").slice(2);
+  return lines.flatMap((line) => /^\s*([^:\s]+):/.exec(line)?.[1] ?? []).filter((name) => name !== "lo");
 }
 
 function readNumber(path: string): number | undefined {

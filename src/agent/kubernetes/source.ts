@@ -30,11 +30,21 @@ interface Held {
 
 interface Placed {
   readonly netns: string;
+  /** The host's end of its wire. */
+  readonly interface: string;
   /** Mount namespaces of it that are guarded. */
   readonly mounts: Set<string>;
 }
 
 const dayMs = 24 * 3600_000;
+
+function interfaceOf(pid: number): string | undefined {
+  try {
+    return hostInterfaceOf(pid);
+  } catch {
+    return undefined; // it has ended, or has no /sys
+  }
+}
 
 /**
  * Work that is done one turn at a time, where a turn that begins after a call serves it: however many call while one is
@@ -165,7 +175,7 @@ export class KubernetesSource implements WorkloadSource {
       for (const { pid, netns, mounts } of processes) {
         const before = this.#placed.get(uid);
         if (before?.netns === netns && before.mounts.has(mounts)) continue;
-        const name = hostInterfaceOf(pid);
+        const name = before?.netns === netns ? before.interface : interfaceOf(pid);
         if (name === undefined) continue; // its network is being made: the next look finds it
         await sink.workload({
           id: uid,
@@ -181,7 +191,7 @@ export class KubernetesSource implements WorkloadSource {
             node: this.#options.node,
           },
         });
-        const known = before?.netns === netns ? before : { netns, mounts: new Set<string>() };
+        const known = before?.netns === netns ? before : { netns, interface: name, mounts: new Set<string>() };
         known.mounts.add(mounts);
         this.#placed.set(uid, known);
       }
