@@ -5,8 +5,8 @@ import { markerOffset, SecretValue } from "../placeholder/index.ts";
 import { policyInputOf, setting } from "../policy/annotations.ts";
 import { parsePolicy, type PolicyInput } from "../policy/policy.ts";
 import { PolicyError } from "../policy/policy-error.ts";
-import { cloakedAnnotation, secretUses } from "../webhook/pod.ts";
-import { isShadowOf, shadowNameOf, shadowSuffix } from "./shadow.ts";
+import { cloakedAnnotation, isShadowOf, shadowNameOf, shadowSuffix } from "../shadow/marks.ts";
+import { secretUses } from "../shadow/uses.ts";
 
 /** What is kept of a pod: 10,000 of them have to fit. */
 export interface BoundPod {

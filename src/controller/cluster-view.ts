@@ -9,7 +9,7 @@ import { domain } from "../policy/annotations.ts";
 import type { Surroundings } from "../webhook/admission.ts";
 import { type BoundPod, boundPod, type UsableSecret, usableSecrets } from "./bindings.ts";
 import type { PodSecret, PodState } from "./node-feed.ts";
-import { isManaged, isShadow, shadowSuffix } from "./shadow.ts";
+import { isManaged, isShadow, shadowSuffix } from "../shadow/marks.ts";
 
 export interface ClusterViewOptions {
   readonly client: KubeClient;

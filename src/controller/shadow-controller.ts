@@ -8,7 +8,8 @@ import type { Secret } from "../kube/objects.ts";
 import { resources } from "../kube/resource.ts";
 import { markerOffset, tokenText } from "../placeholder/index.ts";
 import type { BoundPod } from "./bindings.ts";
-import { desiredShadow, isManaged, isShadowOf, sameShadow, shadowNameOf, shadowSuffix } from "./shadow.ts";
+import { isManaged, isShadowOf, shadowNameOf, shadowSuffix } from "../shadow/marks.ts";
+import { desiredShadow, sameShadow } from "./shadow.ts";
 
 export interface ShadowControllerOptions {
   readonly client: KubeClient;

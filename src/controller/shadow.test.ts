@@ -5,7 +5,8 @@ import fc from "fast-check";
 import type { Secret } from "../kube/objects.ts";
 import { huffmanBits } from "../placeholder/huffman.ts";
 import { tokenText } from "../placeholder/index.ts";
-import { desiredShadow, isShadowOf, sameShadow } from "./shadow.ts";
+import { isShadowOf } from "../shadow/marks.ts";
+import { desiredShadow, sameShadow } from "./shadow.ts";
 
 const encode = (text: string): string => Buffer.from(text, "latin1").toString("base64");
 const decode = (text: string | undefined): string => Buffer.from(text ?? "", "base64").toString("latin1");

@@ -7,34 +7,10 @@ import type { Secret } from "../kube/objects.ts";
 import { keyOf } from "../kube/objects.ts";
 import { makePlaceholder, PlaceholderError, placeholderProblem, SecretValue, tokenText } from "../placeholder/index.ts";
 import { huffmanBits } from "../placeholder/huffman.ts";
-import { domain, enabledBy, managedKeysOf, policyInputOf } from "../policy/annotations.ts";
+import { domain, managedKeysOf, policyInputOf } from "../policy/annotations.ts";
 import { policyProblems } from "../policy/policy.ts";
 import { PolicyError } from "../policy/policy-error.ts";
-
-export const shadowSuffix = "-kloak";
-const managedLabel = `${domain}managed`;
-const ownerLabel = `${domain}owner`;
-
-export function shadowNameOf(name: string): string {
-  return name + shadowSuffix;
-}
-
-export function isManaged(secret: Secret): boolean {
-  return enabledBy(secret.metadata) === true && !isShadow(secret);
-}
-
-/** By its marks; whose it is, is told by its owner reference alone. */
-export function isShadow(secret: Secret): boolean {
-  return secret.metadata.labels?.[managedLabel] === "true";
-}
-
-/** Whether `shadow` is this Secret's own, and not a stranger's of the same name. */
-export function isShadowOf(shadow: Secret, original: Secret): boolean {
-  return (
-    isShadow(shadow) &&
-    (shadow.metadata.ownerReferences ?? []).some(({ kind, uid }) => kind === "Secret" && uid === original.metadata.uid)
-  );
-}
+import { isManaged, isShadowOf, managedLabel, ownerLabel, shadowNameOf } from "../shadow/marks.ts";
 
 /** Something that a user must know of a Secret; `reason` is an Event's. */
 export interface ShadowProblem {

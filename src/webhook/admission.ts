@@ -2,9 +2,11 @@
 import { Buffer } from "node:buffer";
 import type { KubeObject, Pod } from "../kube/objects.ts";
 import { enabledBy } from "../policy/annotations.ts";
+import { cloakedAnnotation } from "../shadow/marks.ts";
+import { secretUses } from "../shadow/uses.ts";
 import { defeats, refusalOf } from "./defeats.ts";
-import type { Operation } from "./json-patch.ts";
-import { cloakedAnnotation, cloakPod, secretUses } from "./pod.ts";
+import type { Operation } from "../kube/json-patch.ts";
+import { cloakPod } from "./pod.ts";
 import { secretVerdict } from "./secret.ts";
 
 export interface AdmissionRequest {

@@ -1,7 +1,7 @@
 /* What in a pod would defeat its cloak: ways to the node, from which the secrets could be taken. */
 import type { Container, Pod, PodSpec } from "../kube/objects.ts";
 import { domain } from "../policy/annotations.ts";
-import { containerLists } from "./pod.ts";
+import { containerLists } from "../shadow/uses.ts";
 
 /** Annotation on a pod: what of this is wanted all the same, comma-separated. */
 export const allowAnnotation = `${domain}allow`;

@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { test } from "node:test";
 import fc from "fast-check";
+import type { Operation } from "../kube/json-patch.ts";
 import type { KubeObject, Pod, PodSpec } from "../kube/objects.ts";
+import { secretUses } from "../shadow/uses.ts";
 import { type AdmissionRequest, admitPod, admitSecret, readReview, type Surroundings } from "./admission.ts";
 import { allowAnnotation, defeats } from "./defeats.ts";
-import type { Operation } from "./json-patch.ts";
-import { cloakPod, secretUses } from "./pod.ts";
+import { cloakPod } from "./pod.ts";
 
 const spec: PodSpec = {
   volumes: [
