@@ -156,6 +156,7 @@ export class AuditApi {
       "POST",
       pathOf(resources.accessReviews),
       {
+        isRead: true,
         body: {
           apiVersion: resources.accessReviews.apiVersion,
           kind: resources.accessReviews.kind,

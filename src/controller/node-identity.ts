@@ -67,6 +67,7 @@ export class NodeIdentity {
 
   async #review(token: string): Promise<AgentIdentity> {
     const review = await this.#options.client.request<TokenReview>("POST", pathOf(resources.tokenReviews), {
+      isRead: true,
       body: {
         apiVersion: resources.tokenReviews.apiVersion,
         kind: resources.tokenReviews.kind,

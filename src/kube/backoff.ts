@@ -22,13 +22,13 @@ export class Backoff {
     return ceiling / 2 + (Math.random() * ceiling) / 2;
   }
 
-  /** Waits; returns at once when `signal` says so. */
-  async wait(signal: AbortSignal): Promise<void> {
-    await sleep(this.next(), signal);
+  /** Waits, at least for `leastMs`; returns at once when `signal` says so. */
+  async wait(signal: AbortSignal, leastMs = 0): Promise<void> {
+    await sleep(Math.max(this.next(), leastMs), signal);
   }
 }
 
 /** Waits, or returns early when `signal` is aborted. */
-export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  await delay(ms, undefined, { signal, ref: true }).catch(() => undefined);
+export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  await delay(ms, undefined, { ...(signal !== undefined && { signal }), ref: true }).catch(() => undefined);
 }

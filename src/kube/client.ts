@@ -1,8 +1,9 @@
 /* Requests to the API server, one connection kept alive for each that is under way. */
 import { Agent, request } from "node:https";
-import type { IncomingMessage } from "node:http";
+import type { ClientRequest, IncomingMessage } from "node:http";
+import { sleep } from "./backoff.ts";
 import type { Connection } from "./connection.ts";
-import { KubeError } from "./error.ts";
+import { KubeError, retryAfterMs } from "./error.ts";
 import type { KubeObject } from "./objects.ts";
 import { pathOf, type Resource } from "./resource.ts";
 
@@ -11,8 +12,10 @@ export interface RequestOptions {
   readonly body?: unknown;
   readonly contentType?: string;
   readonly signal?: AbortSignal;
-  /** Until the answer's first byte. */
-  readonly timeoutMs?: number;
+  /** How long the server may say nothing, before its answer and in the middle of it. */
+  readonly silenceMs?: number;
+  /** It changes nothing, and may be sent again when a connection ends before its answer. GET always is so. */
+  readonly isRead?: boolean;
 }
 
 export interface List<T> {
@@ -20,9 +23,14 @@ export interface List<T> {
   readonly items: readonly T[];
 }
 
-const answerTimeoutMs = 30_000;
-/** Longest single line of a watch, and longest answer: an object is at most 1.5 MiB in etcd, a page of them more. */
+const usualSilenceMs = 30_000;
+/** A page of objects. */
 const longestAnswer = 64 * 1024 * 1024;
+/** One object: at most 1.5 MiB in etcd, as JSON with what the API server adds. */
+const longestLine = 8 * 1024 * 1024;
+/** A server that is overloaded is asked again, if it says when and that is soon. */
+const retries = 4;
+const longestRetryMs = 10_000;
 
 export class KubeClient {
   readonly #connection: Connection;
@@ -34,6 +42,7 @@ export class KubeClient {
       keepAlive: true,
       ...(connection.ca === undefined ? {} : { ca: connection.ca }),
       ...connection.certificate,
+      ...connection.verification,
     });
   }
 
@@ -84,82 +93,128 @@ export class KubeClient {
 
   /** @throws KubeError */
   async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    const response = await this.#open(method, path, options);
-    const text = await readAll(response);
-    return parse(text, `${method} ${path}`) as T;
+    const what = `${method} ${path}`;
+    return parse(await readAll(await this.#open(method, path, options), what, options), what) as T;
   }
 
-  /** The lines of a watch, until the server or `signal` ends it. */
+  /** The lines of a watch, until the server or `signal` ends it. @throws KubeError */
   async *lines(path: string, options: RequestOptions): AsyncGenerator<unknown, void, undefined> {
+    const what = `GET ${path}`;
     const response = await this.#open("GET", path, options);
     let rest = "";
-    for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>) {
-      rest += chunk;
-      if (rest.length > longestAnswer) throw new KubeError(0, "TooLong", `GET ${path}: a line without end`);
-      let end: number;
-      while ((end = rest.indexOf("\n")) !== -1) {
-        yield parse(rest.slice(0, end), path);
-        rest = rest.slice(end + 1);
+    for await (const chunk of chunks(response, what, options)) {
+      let start = 0;
+      for (let end = chunk.indexOf("\n"); end !== -1; end = chunk.indexOf("\n", start)) {
+        const line = rest + chunk.slice(start, end);
+        rest = "";
+        start = end + 1;
+        if (line.trim() !== "") yield parse(line, what);
       }
+      rest += chunk.slice(start);
+      if (rest.length > longestLine) throw new KubeError(0, "TooLong", `${what}: a line without end`);
     }
+    // What is left of a line was cut; who watches again gets it whole.
   }
 
   close(): void {
     this.#agent.destroy();
   }
 
-  #open(method: string, path: string, options: RequestOptions): Promise<IncomingMessage> {
+  async #open(method: string, path: string, options: RequestOptions): Promise<IncomingMessage> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#try(method, path, options);
+      } catch (error) {
+        const waitMs = retryAfterMs(error);
+        const isOverload = error instanceof KubeError && (error.status === 429 || error.status === 503);
+        if (!isOverload || waitMs === 0 || waitMs > longestRetryMs || tries === retries) throw error;
+        await sleep(waitMs, options.signal);
+        if (options.signal?.aborted === true) throw error;
+      }
+    }
+  }
+
+  /** One request; sent again if the connection that was kept for it turns out to have ended. */
+  async #try(method: string, path: string, options: RequestOptions): Promise<IncomingMessage> {
     const { server } = this.#connection;
+    const what = `${method} ${path}`;
     const query = new URLSearchParams(
       Object.entries(options.query ?? {}).filter((entry): entry is [string, string] => entry[1] !== undefined),
     ).toString();
     const body = options.body === undefined ? undefined : JSON.stringify(options.body);
-    const authorization = this.#connection.authorization();
-    const timeoutMs = options.timeoutMs ?? answerTimeoutMs;
-    return new Promise((resolve, reject) => {
-      const fail = (cause: Error): void =>
-        reject(
-          new KubeError(0, "Unreachable", `${method} ${path}: ${server.host} gives no answer: ${cause.message}`, {
-            cause,
-          }),
-        );
-      const outgoing = request({
+    const authorization = await this.#connection.authorization();
+    const silenceMs = options.silenceMs ?? usualSilenceMs;
+    const mayRepeat = method === "GET" || options.isRead === true;
+    const send = (): ClientRequest =>
+      request({
         agent: this.#agent,
         host: server.hostname.replace(/^\[(.*)\]$/, "$1"),
         port: server.port || 443,
         method,
-        path: query === "" ? path : `${path}?${query}`,
+        path: `${server.pathname.replace(/\/$/, "")}${path}${query === "" ? "" : `?${query}`}`,
         headers: {
           accept: "application/json",
           "user-agent": "kloak",
           ...(authorization === undefined ? {} : { authorization }),
+          ...this.#connection.headers,
           ...(body === undefined
             ? {}
             : { "content-type": options.contentType ?? "application/json", "content-length": Buffer.byteLength(body) }),
         },
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
-      const timer = setTimeout(() => outgoing.destroy(new Error(`no answer for ${timeoutMs / 1000} s`)), timeoutMs);
-      outgoing.on("error", (error) => {
-        clearTimeout(timer);
-        fail(error);
-      });
-      outgoing.on("response", (response) => {
-        clearTimeout(timer);
-        const status = response.statusCode ?? 0;
-        if (status >= 200 && status < 300) resolve(response);
-        else readAll(response).then((text) => reject(refusal(status, text, `${method} ${path}`, response)), fail);
-      });
-      outgoing.end(body);
+    return new Promise((resolve, reject) => {
+      const attempt = (): void => {
+        const outgoing = send();
+        const timer = setTimeout(() => outgoing.destroy(new Error(`no answer for ${silenceMs / 1000} s`)), silenceMs);
+        outgoing.on("error", (cause: NodeJS.ErrnoException) => {
+          clearTimeout(timer);
+          if (mayRepeat && outgoing.reusedSocket && cause.code === "ECONNRESET") attempt();
+          else reject(new KubeError(0, "Unreachable", `${what}: ${server.host}: ${cause.message}`, { cause }));
+        });
+        outgoing.on("response", (response) => {
+          clearTimeout(timer);
+          const status = response.statusCode ?? 0;
+          if (status >= 200 && status < 300) resolve(response);
+          else
+            readAll(response, what, options).then(
+              (text) => reject(refusal(status, text, what, response, server)),
+              reject,
+            );
+        });
+        outgoing.end(body);
+      };
+      attempt();
     });
   }
 }
 
-async function readAll(response: IncomingMessage): Promise<string> {
+/** What comes of an answer. @throws KubeError if it breaks off, or nothing comes for too long */
+async function* chunks(
+  response: IncomingMessage,
+  what: string,
+  { silenceMs = usualSilenceMs }: RequestOptions,
+): AsyncGenerator<string, void, undefined> {
+  const silent = (): void => void response.destroy(new Error(`silent for ${silenceMs / 1000} s`));
+  const timer = setTimeout(silent, silenceMs);
+  try {
+    for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>) {
+      yield chunk;
+      timer.refresh();
+    }
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new KubeError(0, "BrokenOff", `${what}: the answer broke off: ${message}`, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function readAll(response: IncomingMessage, what: string, options: RequestOptions): Promise<string> {
   let text = "";
-  for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>) {
+  for await (const chunk of chunks(response, what, options)) {
     text += chunk;
-    if (text.length > longestAnswer) throw new KubeError(0, "TooLong", "the answer has no end");
+    if (text.length > longestAnswer) throw new KubeError(0, "TooLong", `${what}: an answer without end`);
   }
   return text;
 }
@@ -173,7 +228,11 @@ function parse(text: string, what: string): unknown {
 }
 
 /** From a Status object (meta/v1), or from whatever a proxy in between has answered. */
-function refusal(status: number, text: string, what: string, response: IncomingMessage): KubeError {
+function refusal(status: number, text: string, what: string, response: IncomingMessage, server: URL): KubeError {
+  if (status >= 300 && status < 400) {
+    const message = `${what}: ${server.host} sends us on to another place, and our credentials are for it alone`;
+    return new KubeError(status, "Redirected", message);
+  }
   let reason = `Http${status}`;
   let message = text.slice(0, 200);
   try {

@@ -4,14 +4,18 @@ import { join } from "node:path";
 import { KloakError } from "../errors.ts";
 
 export interface Connection {
-  /** `https://host:port`, without a path. */
+  /** `https://host:port`, with a path if the API lies below one. */
   readonly server: URL;
   /** PEM; undefined: the system's roots. */
   readonly ca: string | undefined;
   /** Value of the Authorization header now; tokens change. */
-  authorization(): string | undefined;
+  authorization(): string | undefined | Promise<string | undefined>;
+  /** Sent with every request. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** Of a client certificate, PEM. */
   readonly certificate?: { readonly cert: string; readonly key: string };
+  /** How the server's certificate is looked at, where its user wants it otherwise. */
+  readonly verification?: { readonly servername?: string; readonly rejectUnauthorized?: boolean };
 }
 
 /** Where the kubelet puts a pod's own credentials. */
@@ -44,19 +48,25 @@ export function inClusterConnection(
 /** A file's text, read again when the file has changed: the kubelet replaces tokens and certificates. */
 export class FileText {
   readonly path: string;
-  #changed = -1;
+  #state = "";
   #text = "";
 
   constructor(path: string) {
     this.path = path;
   }
 
+  /** @throws KloakError */
   read(): string {
-    const { mtimeMs } = statSync(this.path);
-    if (mtimeMs !== this.#changed) {
-      this.#text = readFileSync(this.path, "utf8");
-      this.#changed = mtimeMs;
+    try {
+      const { mtimeNs, ino, size } = statSync(this.path, { bigint: true });
+      const state = `${mtimeNs} ${ino} ${size}`;
+      if (state !== this.#state) {
+        this.#text = readFileSync(this.path, "utf8");
+        this.#state = state;
+      }
+      return this.#text;
+    } catch (cause) {
+      throw new KloakError("file-unreadable", `${this.path} cannot be read: ${(cause as Error).message}`, { cause });
     }
-    return this.#text;
   }
 }

@@ -21,3 +21,9 @@ export class KubeError extends KloakError {
 export function hasStatus(error: unknown, status: number): error is KubeError {
   return error instanceof KubeError && error.status === status;
 }
+
+/** How long the server wants to be left alone, in milliseconds; 0 if it does not say, five minutes at most. */
+export function retryAfterMs(error: unknown): number {
+  const seconds = error instanceof KubeError ? (error.retryAfter ?? 0) : 0;
+  return Math.min(Math.max(seconds, 0), 300) * 1000;
+}

@@ -17,9 +17,13 @@ export interface EventRecorderOptions {
 
 interface Written {
   readonly name: string;
-  readonly first: string;
   count: number;
   lastMs: number;
+}
+
+interface WritableEvent {
+  readonly metadata: { readonly namespace: string; readonly name: string };
+  readonly lastTimestamp: string;
 }
 
 interface Bucket {
@@ -52,7 +56,7 @@ export class EventRecorder {
     reason: string,
     message: string,
   ): Promise<void> {
-    const { uid = "", namespace = "default" } = object.metadata;
+    const { uid = "" } = object.metadata;
     const key = `${uid} ${type} ${reason} ${message}`;
     const now = this.#options.now();
     const known = this.#written.get(key);
@@ -60,16 +64,33 @@ export class EventRecorder {
       known.count += 1;
       if (now - known.lastMs < repeatEveryMs) return;
       known.lastMs = now;
-      await this.#repeat(namespace, known);
-      return;
-    }
-    if (!this.#take(uid, now)) {
+    } else if (!this.#take(uid, now)) {
       this.suppressed += 1;
       return;
     }
     const event = this.#event(resource, object, type, reason, message, now);
-    this.#remember(key, { name: event.metadata.name, first: event.firstTimestamp, count: 1, lastMs: now });
-    await this.#try(() => this.#options.client.create(resources.events, namespace, event));
+    const written = known ?? { name: event.metadata.name, count: 1, lastMs: now };
+    if (known === undefined) this.#remember(key, written);
+    await this.#write(event, written);
+  }
+
+  /** An Event lives for an hour, and may never have been written: then it is made, with its count. */
+  async #write(event: WritableEvent, { name, count }: Written): Promise<void> {
+    const { client } = this.#options;
+    const { namespace } = event.metadata;
+    await this.#try(async () => {
+      if (count > 1) {
+        const operations = [
+          { op: "replace", path: "/count", value: count },
+          { op: "replace", path: "/lastTimestamp", value: event.lastTimestamp },
+        ];
+        const repeated = await client.patch(resources.events, namespace, name, operations).catch((error: unknown) => {
+          if (!hasStatus(error, 404)) throw error;
+        });
+        if (repeated !== undefined) return;
+      }
+      await client.create(resources.events, namespace, { ...event, metadata: { namespace, name }, count });
+    });
   }
 
   #event(resource: Resource, object: KubeObject, type: string, reason: string, message: string, now: number) {
@@ -79,7 +100,7 @@ export class EventRecorder {
     return {
       apiVersion: "v1",
       kind: "Event",
-      metadata: { namespace, name: `${name.slice(0, 200)}.${suffix}` },
+      metadata: { namespace, name: `${name.slice(0, 200).replace(/[^a-z0-9]+$/, "")}.${suffix}` },
       involvedObject: { apiVersion: resource.apiVersion, kind: resource.kind, namespace, name, uid, resourceVersion },
       type,
       reason,
@@ -91,16 +112,6 @@ export class EventRecorder {
       lastTimestamp: time,
       count: 1,
     };
-  }
-
-  async #repeat(namespace: string, { name, count }: Written): Promise<void> {
-    const lastTimestamp = new Date(this.#options.now()).toISOString().replace(/\.\d+Z/, "Z");
-    await this.#try(() =>
-      this.#options.client.patch(resources.events, namespace, name, [
-        { op: "replace", path: "/count", value: count },
-        { op: "replace", path: "/lastTimestamp", value: lastTimestamp },
-      ]),
-    );
   }
 
   #take(uid: string, now: number): boolean {
@@ -126,7 +137,7 @@ export class EventRecorder {
     try {
       await write();
     } catch (error) {
-      if (hasStatus(error, 404)) return; // the namespace, or the event, is gone
+      if (hasStatus(error, 404)) return; // the namespace is gone
       this.#options.warn?.(`event: ${error instanceof Error ? error.message : String(error)}`);
     }
   }

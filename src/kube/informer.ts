@@ -5,7 +5,7 @@
  */
 import { Backoff } from "./backoff.ts";
 import type { KubeClient } from "./client.ts";
-import { hasStatus, KubeError } from "./error.ts";
+import { hasStatus, KubeError, retryAfterMs } from "./error.ts";
 import { keyOf, type KubeObject } from "./objects.ts";
 import { pathOf, type Resource } from "./resource.ts";
 
@@ -21,6 +21,9 @@ export interface InformerOptions<Raw extends KubeObject, Kept extends KubeObject
   readonly changed: (key: string, now: Kept | undefined, before: Kept | undefined) => void;
   readonly warn?: (message: string) => void;
   readonly relistMs?: number;
+  /** Objects in one answer to a list; fewer where each may be large. */
+  readonly pageSize?: number;
+  readonly backoff?: Backoff;
 }
 
 interface WatchEvent<T> {
@@ -29,7 +32,12 @@ interface WatchEvent<T> {
 }
 
 const relistEveryMs = 600_000;
-const pageSize = "500";
+const usualPage = 500;
+/** A watch is ended by the server after this, and begun again where it was: a dead connection is noticed in good time. */
+const watchSeconds = 60;
+const graceMs = 15_000;
+/** A watch that ends sooner, without a word, is not begun again at once. */
+const shortMs = 1000;
 
 export class Informer<Raw extends KubeObject, Kept extends KubeObject = Raw> {
   readonly #options: InformerOptions<Raw, Kept>;
@@ -64,7 +72,7 @@ export class Informer<Raw extends KubeObject, Kept extends KubeObject = Raw> {
 
   /** Until `signal` is aborted. Never throws: what fails is tried again, later each time. */
   async run(signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff();
+    const backoff = this.#options.backoff ?? new Backoff();
     while (!signal.aborted) {
       try {
         const version = await this.#list(signal);
@@ -72,18 +80,18 @@ export class Informer<Raw extends KubeObject, Kept extends KubeObject = Raw> {
       } catch (error) {
         if (signal.aborted) return;
         this.#options.warn?.(`${this.#options.resource.plural}: ${messageOf(error)}`);
-        await backoff.wait(signal);
+        await backoff.wait(signal, retryAfterMs(error));
       }
     }
   }
 
   async #list(signal: AbortSignal): Promise<string> {
-    const { client, resource, namespace, labelSelector, fieldSelector } = this.#options;
+    const { client, resource, namespace, labelSelector, fieldSelector, pageSize = usualPage } = this.#options;
     const gone = new Set(this.#objects.keys());
     let next: string | undefined;
     let version: string;
     do {
-      const query = { labelSelector, fieldSelector, limit: pageSize, continue: next };
+      const query = { labelSelector, fieldSelector, limit: String(pageSize), continue: next };
       const page = await client.list<Raw>(resource, namespace, query, signal);
       for (const object of page.items) {
         gone.delete(keyOf(object));
@@ -104,17 +112,21 @@ export class Informer<Raw extends KubeObject, Kept extends KubeObject = Raw> {
     const relistAt = performance.now() + relistMs * (0.9 + Math.random() * 0.2);
     let version = from;
     while (!signal.aborted && performance.now() < relistAt) {
-      const left = Math.max(1, Math.ceil((relistAt - performance.now()) / 1000));
+      const began = performance.now();
+      const seconds = Math.min(Math.max(1, Math.ceil((relistAt - began) / 1000)), watchSeconds);
       const query = {
         labelSelector,
         fieldSelector,
         watch: "true",
         allowWatchBookmarks: "true",
         resourceVersion: version,
-        timeoutSeconds: String(Math.min(left, 300)),
+        timeoutSeconds: String(seconds),
       };
+      const silenceMs = seconds * 1000 + graceMs;
       try {
-        for await (const line of client.lines(pathOf(resource, namespace), { query, signal })) {
+        let isEmpty = true;
+        for await (const line of client.lines(pathOf(resource, namespace), { query, signal, silenceMs })) {
+          isEmpty = false;
           const event = line as WatchEvent<Raw>;
           if (event.type === "ERROR") throw statusError(event.object, resource);
           version = event.object.metadata.resourceVersion ?? version;
@@ -122,11 +134,14 @@ export class Informer<Raw extends KubeObject, Kept extends KubeObject = Raw> {
           else if (event.type !== "BOOKMARK") this.#put(event.object);
           backoff.reset();
         }
+        if (isEmpty && performance.now() - began < shortMs) await backoff.wait(signal);
       } catch (error) {
-        if (signal.aborted || hasStatus(error, 410)) return; // too old: list again
-        this.#options.warn?.(`watch of ${resource.plural}: ${messageOf(error)}`);
-        await backoff.wait(signal);
-        if (error instanceof KubeError && error.status >= 400) return;
+        if (signal.aborted) return;
+        const isOld = hasStatus(error, 410); // an ordinary thing
+        if (!isOld) this.#options.warn?.(`watch of ${resource.plural}: ${messageOf(error)}`);
+        await backoff.wait(signal, retryAfterMs(error));
+        // The version may be what it does not like; one that is overloaded must not be asked for all.
+        if (error instanceof KubeError && error.status >= 400 && error.status !== 429) return;
       }
     }
   }
@@ -134,15 +149,29 @@ export class Informer<Raw extends KubeObject, Kept extends KubeObject = Raw> {
   #put(object: Raw): void {
     const key = keyOf(object);
     const before = this.#objects.get(key);
-    const version = object.metadata.resourceVersion;
-    if (before !== undefined && version !== undefined && before.metadata.resourceVersion === version) return;
-    const now = this.#options.keep(object);
+    const { uid, resourceVersion } = object.metadata;
+    if (before !== undefined && resourceVersion !== undefined && before.metadata.resourceVersion === resourceVersion)
+      return;
+    // Deleted and made anew while we did not look: two objects, of which the first is gone.
+    if (before?.metadata.uid !== undefined && before.metadata.uid !== uid) this.#remove(key);
+    const now = this.#kept(key, object);
     if (now === undefined) {
       this.#remove(key);
       return;
     }
+    const last = this.#objects.get(key);
     this.#objects.set(key, now);
-    this.#tell(key, now, before);
+    this.#tell(key, now, last);
+  }
+
+  /** One object that we do not understand must not keep all others from us. */
+  #kept(key: string, object: Raw): Kept | undefined {
+    try {
+      return this.#options.keep(object);
+    } catch (error) {
+      this.#options.warn?.(`${this.#options.resource.kind} ${key} is not understood: ${messageOf(error)}`);
+      return undefined;
+    }
   }
 
   #remove(key: string): void {

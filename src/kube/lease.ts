@@ -7,7 +7,7 @@ import { sleep } from "./backoff.ts";
 import type { KubeClient } from "./client.ts";
 import { hasStatus } from "./error.ts";
 import type { KubeObject } from "./objects.ts";
-import { resources } from "./resource.ts";
+import { pathOf, resources } from "./resource.ts";
 
 interface Lease extends KubeObject {
   readonly spec?: {
@@ -30,6 +30,9 @@ export interface ElectionOptions {
   readonly warn?: (message: string) => void;
 }
 
+/** Nobody waits for a lease to be given back for longer. */
+const releaseMs = 3000;
+
 export class Election {
   readonly #options: Required<Omit<ElectionOptions, "warn">> & Pick<ElectionOptions, "warn">;
   #seen = "";
@@ -41,52 +44,67 @@ export class Election {
 
   /**
    * Runs `lead` whenever this process is the leader, with a signal that is aborted when it is no longer. Until `signal`
-   * is aborted; then the lease is given back, so that the next need not wait for it to run out.
+   * is aborted; then the lease is given back, so that the next need not wait for it to run out. What `lead` throws is
+   * warned of, and the lease given back too.
    */
   async run(signal: AbortSignal, lead: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const { renewMs, warn } = this.#options;
     while (!signal.aborted) {
-      const lease = await this.#tryAcquire();
-      if (lease === undefined) {
-        await sleep(this.#options.renewMs, signal);
+      const askedAt = performance.now();
+      if ((await this.#tryAcquire(signal)) !== "ours") {
+        await sleep(renewMs, signal);
         continue;
       }
       const lost = new AbortController();
-      const work = lead(AbortSignal.any([lost.signal, signal]));
-      await Promise.race([this.#keep(AbortSignal.any([lost.signal, signal])), work.catch(() => undefined)]);
+      const leading = AbortSignal.any([lost.signal, signal]);
+      const work = lead(leading).catch((error: unknown) => warn?.(`leading: ${messageOf(error)}`));
+      await Promise.race([this.#keep(askedAt, leading), work]);
       lost.abort();
       await work;
-      if (signal.aborted) await this.#release();
+      await this.#release();
+      await sleep(renewMs, signal);
     }
   }
 
-  /** Renews; returns when the lease is lost, or could not be renewed for so long that another may have it. */
-  async #keep(signal: AbortSignal): Promise<void> {
+  /**
+   * Renews; returns when the lease is another's, or could not be renewed for so long that it may be soon. What counts is
+   * when a renewal was asked for: the answer may have taken its time.
+   */
+  async #keep(askedAt: number, signal: AbortSignal): Promise<void> {
     const { durationMs, renewMs } = this.#options;
-    let renewed = performance.now();
+    let renewedAt = askedAt;
     while (!signal.aborted) {
       await sleep(renewMs, signal);
       if (signal.aborted) return;
-      const lease = await this.#tryAcquire();
-      if (lease !== undefined) renewed = performance.now();
-      else if (performance.now() - renewed > (durationMs * 2) / 3) return;
+      const now = performance.now();
+      const leftMs = renewedAt + (durationMs * 2) / 3 - now;
+      if (leftMs <= 0) return;
+      const outcome = await this.#tryAcquire(AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(leftMs))]));
+      if (outcome === "another's") return;
+      if (outcome === "ours") renewedAt = now;
     }
   }
 
-  async #tryAcquire(): Promise<Lease | undefined> {
+  async #tryAcquire(signal: AbortSignal): Promise<"ours" | "another's" | "unknown"> {
     const { client, namespace, name, identity, warn } = this.#options;
+    const path = pathOf(resources.leases, namespace, name);
     try {
-      const current = await client.get<Lease>(resources.leases, namespace, name).catch((error: unknown) => {
+      const current = await client.request<Lease>("GET", path, { signal }).catch((error: unknown) => {
         if (hasStatus(error, 404)) return undefined;
         throw error;
       });
-      if (current === undefined) return await client.create<Lease>(resources.leases, namespace, this.#fresh());
+      if (current === undefined) {
+        await client.request("POST", pathOf(resources.leases, namespace), { body: this.#fresh(), signal });
+        return "ours";
+      }
       const holder = current.spec?.holderIdentity ?? "";
-      if (holder !== identity && holder !== "" && !this.#hasRunOut(current)) return undefined;
-      return await client.replace<Lease>(resources.leases, this.#renewed(current));
+      if (holder !== identity && holder !== "" && !this.#hasRunOut(current)) return "another's";
+      await client.request("PUT", path, { body: this.#renewed(current), signal });
+      return "ours";
     } catch (error) {
-      if (!hasStatus(error, 409))
-        warn?.(`lease ${namespace}/${name}: ${error instanceof Error ? error.message : String(error)}`);
-      return undefined;
+      // Another was faster, or we ourselves, and the answer was lost: the next look says who.
+      if (!hasStatus(error, 409)) warn?.(`lease ${namespace}/${name}: ${messageOf(error)}`);
+      return "unknown";
     }
   }
 
@@ -136,14 +154,21 @@ export class Election {
 
   async #release(): Promise<void> {
     const { client, namespace, name, identity } = this.#options;
+    const path = pathOf(resources.leases, namespace, name);
+    const signal = AbortSignal.timeout(releaseMs);
     try {
-      const lease = await client.get<Lease>(resources.leases, namespace, name);
+      const lease = await client.request<Lease>("GET", path, { signal });
       if (lease.spec?.holderIdentity !== identity) return;
-      await client.replace(resources.leases, { ...lease, spec: { ...lease.spec, holderIdentity: "" } });
+      const body = { ...lease, spec: { ...lease.spec, holderIdentity: "" } };
+      await client.request("PUT", path, { body, signal });
     } catch {
       // it runs out by itself
     }
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** MicroTime of the API: RFC 3339 with microseconds. */

@@ -3,6 +3,7 @@
  * Kubernetes' own controllers (client-go util/workqueue) in small.
  */
 import { Backoff } from "./backoff.ts";
+import { retryAfterMs } from "./error.ts";
 
 export interface QueueOptions {
   /** Brings the world in line with what is wanted for this key; may return milliseconds after which to look again. */
@@ -75,7 +76,7 @@ export class KeyedQueue {
       if (signal.aborted) return;
       const backoff = this.#backoffs.get(key) ?? new Backoff(100, 60_000);
       this.#backoffs.set(key, backoff);
-      const retryMs = backoff.next();
+      const retryMs = Math.max(backoff.next(), retryAfterMs(error));
       this.#options.failed?.(key, error, retryMs);
       this.addAfter(key, retryMs);
     } finally {
