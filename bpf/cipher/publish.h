@@ -215,14 +215,22 @@ enum {
 	k_pieces_max = k_text_max / k_secret_chunk_bytes + k_edits_max
 }; /* of all edits: each may end with a short one */
 
-/* The next piece of the edits: 0, or -1 if it cannot be made. Which it is stands where the verifier does not follow it. */
-static __always_inline int publish_piece(struct sealing *sealing, struct patch_key *key)
+struct pieces_loop {
+	struct sealing *sealing;
+	struct patch_key key;
+};
+
+/* The next piece of the edits. Stops before all are made if one cannot be. */
+static long pieces_step(__u32 index, struct pieces_loop *loop)
 {
+	struct sealing *sealing = loop->sealing;
 	__u32 which = sealing->edit, piece = sealing->piece;
 
+	(void)index;
 	forget_range(which);
-	if (which >= k_edits_max || publish_delta(sealing, key, which, piece))
-		return -1;
+	if (which >= sealing->patch.edit_count || which >= k_edits_max ||
+	    publish_delta(sealing, &loop->key, which, piece))
+		return 1;
 	piece++;
 	if (piece * k_secret_chunk_bytes >= sealing->patch.edits[which].length) {
 		piece = 0;
@@ -236,26 +244,22 @@ static __always_inline int publish_piece(struct sealing *sealing, struct patch_k
 __noinline __u32 seal_chunks(struct key_state *state)
 {
 	struct sealing *sealing = sealing_find(); /* as map value: 6.1 takes no other memory for a map's new value */
-	struct patch_key key = {};
+	struct pieces_loop loop = {};
 	__u32 chunks;
 
 	if (!sealing || !state)
 		return 0;
-	key.serial = state->serial;
-	key.index = sealing->index;
+	loop.sealing = sealing;
+	loop.key.serial = state->serial;
+	loop.key.index = sealing->index;
 	memset(&sealing->chunk, 0, sizeof(sealing->chunk));
-	chunks = publish_ciphertext(sealing, &key);
+	chunks = publish_ciphertext(sealing, &loop.key);
 	if (!chunks)
 		return 0;
 	sealing->edit = 0;
 	sealing->piece = 0;
-	for (__u32 i = 0; i < k_pieces_max; i++) {
-		if (sealing->edit >= sealing->patch.edit_count)
-			return chunks;
-		if (publish_piece(sealing, &key))
-			return 0;
-	}
-	return 0;
+	bpf_loop(k_pieces_max, pieces_step, &loop, 0);
+	return sealing->edit < sealing->patch.edit_count ? 0 : chunks;
 }
 
 static __always_inline void publish_patch(struct sealing *sealing, struct key_state *state)

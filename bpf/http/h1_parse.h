@@ -553,7 +553,10 @@ static long h1_search_step(__u32 index, struct h1_search *search)
 	__u32 at = search->from + index * 8;
 	const __u8 *text;
 
-	if (at >= search->to || at < 8 || at > sizeof(scan->text) - 8)
+	if (at >= search->to || at < 8)
+		return 1;
+	forget_range(at); /* or both bounds are checked by one comparison of a difference */
+	if (at > sizeof(scan->text) - 8)
 		return 1;
 	text = (const __u8 *)&scan->text + at;
 	if (!h1_any_marker(*(const __u64 *)text, text[-1]))

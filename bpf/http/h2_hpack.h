@@ -444,8 +444,10 @@ static __always_inline void h2_read_block(struct h1_parser *parser, struct h1_sc
 	}
 	if (h2->huffman) {
 		__u32 at = (__u32)h2->node << 4 | (h2->half ? c & 15 : c >> 4);
-		__u16 step = ((const __u16 *)huffman_table)[at & 4095];
+		__u16 step;
 
+		forget_range(at);
+		step = ((const __u16 *)huffman_table)[at & 4095];
 		h2->node = step >> 8;
 		end = scan->position * 8 + (h2->half ? 8 : 4);
 		/* Bits of the next character; nodes of at most three are numbered so. */
