@@ -62,10 +62,11 @@ function guarded(server: TlsServer, alpn: string): Server {
   });
 }
 
-function answer(response: ServerResponse | Http2ServerResponse): void {
-  response.setHeader("content-type", "text/plain");
-  response.setHeader("content-length", 3);
-  response.end("ok\n");
+function answer(response: ServerResponse | Http2ServerResponse, data?: unknown): void {
+  const body = data === undefined ? "ok\n" : JSON.stringify(data);
+  response.setHeader("content-type", data === undefined ? "text/plain" : "application/json");
+  response.setHeader("content-length", Buffer.byteLength(body));
+  response.end(body);
 }
 
 /** The same for both versions of HTTP; `socketOf` because that of HTTP/2 is a proxy, another for each request. */
@@ -97,7 +98,7 @@ function handler<Request extends IncomingMessage | Http2ServerRequest>(
         body: bodyLength <= keptBody ? Buffer.concat(kept).toString("latin1") : null,
       });
       if (request.url === "/hold") held.push(response);
-      else answer(response);
+      else answer(response, plan.answers?.[request.url?.split("?")[0] ?? ""]);
     });
   };
 }
@@ -205,7 +206,7 @@ async function listen(plans: readonly ListenerPlan[]): Promise<void> {
 
 process.on("message", (message: ToServer) => {
   if (message.type === "listen") void listen(message.listeners);
-  else if (message.type === "release") held.splice(0).forEach(answer);
+  else if (message.type === "release") for (const response of held.splice(0)) answer(response);
   else void flush(message);
 });
 process.on("disconnect", () => process.exit(0));

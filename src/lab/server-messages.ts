@@ -18,6 +18,8 @@ export interface ListenerPlan {
   readonly port?: number;
   /** Handshakes wait for ever unless the client offers this ALPN protocol. */
   readonly onlyAlpn?: string;
+  /** `http`, `http2`: the JSON to answer with, by path without its query; "ok" to all others. */
+  readonly answers?: Readonly<Record<string, unknown>>;
 }
 
 /** One HTTP request as it arrived; with a `raw` listener, all that one connection sent, in `body`. */

@@ -1,10 +1,11 @@
 /* The benchmark's own programs: built on first use; the server runs on copies of the TLS library, so that no hook in
  * the client's library slows it: in life it is another machine. */
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runSync } from "../../src/lab/command.ts";
+import { pythonPackages } from "../support/packages.ts";
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
 export const output = join(root, "build/bench");
@@ -30,19 +31,5 @@ export function buildPrograms(): Programs {
 
 /** Installs the man-in-the-middle proxy, pinned, into a Python environment of its own; returns its command. */
 export function installProxy(): string {
-  const environment = join(output, "proxy");
-  const wanted = readFileSync(join(root, "test/bench/requirements.txt"), "utf8");
-  const marker = join(environment, "installed.txt");
-  if (!existsSync(marker) || readFileSync(marker, "utf8") !== wanted) {
-    process.stderr.write(`bench: installing ${wanted.trim()} into build/bench/proxy\n`);
-    runSync("python3", ["-m", "venv", "--clear", environment]);
-    runSync(join(environment, "bin/pip"), [
-      "install",
-      "--quiet",
-      "--requirement",
-      join(root, "test/bench/requirements.txt"),
-    ]);
-    writeFileSync(marker, wanted);
-  }
-  return join(environment, "bin/mitmdump");
+  return join(pythonPackages("proxy", join(root, "test/bench/requirements.txt")), "bin/mitmdump");
 }

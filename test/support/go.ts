@@ -1,8 +1,8 @@
 /* Go's own compiler, of this machine or from the module proxy, and the programs of the tests that it builds. */
 import { execFileSync } from "node:child_process";
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
-import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
+import { cache as packageCache } from "./packages.ts";
 import { root } from "./world.ts";
 
 export interface GoBuild {
@@ -19,8 +19,7 @@ export interface GoBuild {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** Outside of the tree, so that a clean clone need not fetch and compile everything again. */
-const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-test", "go");
+const cache = join(packageCache, "go");
 
 /** Builds a program and returns its path. The compiler itself knows what it has to do again. */
 export function goProgram(build: GoBuild): string {

@@ -1,0 +1,41 @@
+/* Packages of npm and PyPI for tests that need many or large ones: fetched once, outside of the tree. */
+import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { runSync } from "../../src/lab/command.ts";
+
+/** Outside of the tree, so that a clean clone need not fetch everything again. */
+export const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-test");
+
+/** Installs what a folder's package-lock.json names, and copies its programs beside it. Returns where. */
+export function npmPackages(name: string, folder: string): string {
+  const output = join(cache, name);
+  once(output, join(folder, "package-lock.json"), () => {
+    for (const file of ["package.json", "package-lock.json"]) copyFileSync(join(folder, file), join(output, file));
+    runSync("npm", ["ci", "--ignore-scripts", "--loglevel=error", "--prefix", output]);
+  });
+  cpSync(folder, output, { recursive: true });
+  return output;
+}
+
+/** A Python environment with what a file of requirements names; `python` is a path or a name. Returns where. */
+export function pythonPackages(name: string, requirements: string, python = "python3"): string {
+  const output = join(cache, name);
+  once(output, requirements, () => {
+    runSync(python, ["-m", "venv", "--clear", output]);
+    runSync(join(output, "bin/pip"), ["install", "--quiet", "--requirement", requirements]);
+  });
+  return output;
+}
+
+/** Makes a folder anew unless what it was made from is still the same. */
+function once(output: string, from: string, make: () => void): void {
+  const marker = join(output, "made-from");
+  const wanted = readFileSync(from, "utf8");
+  if (existsSync(marker) && readFileSync(marker, "utf8") === wanted) return;
+  process.stderr.write(`fetching ${output}\n`);
+  rmSync(output, { recursive: true, force: true });
+  mkdirSync(output, { recursive: true });
+  make();
+  writeFileSync(marker, wanted);
+}
