@@ -84,7 +84,7 @@ __noinline int h2_decide_found(struct sealing *sealing, struct h1_parser *parser
 		found->refused = reason_second_occurrence;
 	else if (h2->flags & h2_open)
 		found->refused = reason_split_over_records;
-	else if (found->is_base64 && found->is_huffman)
+	else if (found->code && found->is_huffman)
 		found->refused = reason_unparsable_request;
 	else if (found->entry && h2->entries[(found->entry - 1) & (k_h2_entries - 1)].secret)
 		found->refused = reason_tables_full; /* one secret an entry */

@@ -55,21 +55,23 @@ __noinline int placeholder_token(const struct sealing *sealing, __u32 which, str
 	const struct h1_found *found;
 	const struct h1_scan *scan;
 	__u32 i;
+	__u8 longer; /* by the two digits */
 
 	if (!sealing || !token || which >= k_h1_found_max)
 		return 0;
 	scan = &sealing->scan;
 	found = &scan->found[which];
+	longer = found->code & h1_code_percent;
 	for (i = 0; i < k_token_bytes; i++) {
 		int c = -1;
 
 		if (found->is_huffman) {
 			if (i < found->token_bytes)
 				c = found->token[i];
-		} else if (found->is_base64) {
+		} else if (found->code == h1_code_base64) {
 			c = base64_byte(scan, found->base64, found->marker + i);
 		} else {
-			__s32 at = found->marker + (__s32)i;
+			__s32 at = found->marker + (__s32)i + (i >= k_marker_bytes ? longer : 0);
 
 			if (at >= 0 && (__u32)at < scan->end && (__u32)at < sizeof(scan->text))
 				c = ((const __u8 *)&scan->text)[at];
@@ -78,6 +80,8 @@ __noinline int placeholder_token(const struct sealing *sealing, __u32 which, str
 			break;
 		token->token[i] = c;
 	}
+	if (longer)
+		token->token[k_marker_bytes - 1] = ':';
 	return i;
 }
 
@@ -113,14 +117,14 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 		take = k_secret_chunk_bytes;
 	memset(words, 0, k_secret_chunk_bytes);
 	bpf_probe_read_kernel(sealing->candidate, take, (const __u8 *)&sealing->scan.text + at);
-	if (placeholder->encoding >= encoding_huffman_0) {
+	if (placeholder->encoding >= encoding_huffman_0 && placeholder->encoding <= encoding_huffman_7) {
 		__u32 last = (take - 1) & (k_secret_chunk_bytes - 1);
 
 		if (index == 0)
 			sealing->candidate[0] &= placeholder->first_mask;
 		if (offset + take == placeholder->length)
 			sealing->candidate[last] &= placeholder->last_mask;
-	} else if (placeholder->encoding != encoding_raw) {
+	} else if (placeholder->encoding >= encoding_base64_0 && placeholder->encoding <= encoding_base64_2) {
 		__u32 slot = sealing->patch.edit_count & (k_edits_max - 1),
 		      last = (take - 1) & (k_secret_chunk_bytes - 1);
 		int value;
@@ -152,7 +156,7 @@ static long placeholder_compare(__u32 index, struct placeholder *placeholder)
 
 /* Where it stands, from where its marker stands. */
 static __always_inline void placeholder_place(struct placeholder *placeholder, const struct secret *secret,
-					      const struct h1_found *found)
+					      const struct h1_scan *scan, const struct h1_found *found)
 {
 	__s32 before = found->marker - (found->is_huffman ? secret->huffman_start : secret->marker_offset);
 	__u32 start = before, end = before + secret->length;
@@ -171,7 +175,16 @@ static __always_inline void placeholder_place(struct placeholder *placeholder, c
 	placeholder->encoding = encoding_raw;
 	placeholder->start = before;
 	placeholder->length = secret->length;
-	if (!found->is_base64)
+	if (found->code == h1_code_percent) {
+		__u32 digit = found->marker + 7;
+
+		forget_range(digit);
+		placeholder->encoding = encoding_percent_upper;
+		if (digit < sizeof(scan->text) && (((const __u8 *)&scan->text)[digit] & 0x20))
+			placeholder->encoding = encoding_percent_lower;
+		placeholder->length += 2;
+	}
+	if (found->code != h1_code_base64)
 		return;
 	if (before < 0) { /* the text before the base64: not this placeholder */
 		placeholder->length = 0;
@@ -281,7 +294,7 @@ __noinline int placeholder_decide(struct sealing *sealing, struct h1_parser *par
 		return reason_none;
 	found = &sealing->scan.found[which];
 	token.workload = sealing->key.workload;
-	if (found->is_base64 && found->is_huffman) /* a code in a code */
+	if (found->code == h1_code_base64 && found->is_huffman) /* a code in a code */
 		return placeholder_refuse(sealing, found, &placeholder, found->refused);
 	bytes = placeholder_token(sealing, which, &token);
 	if (bytes == 0 || (bytes < k_token_bytes && sealing->scan.position == sealing->scan.end &&
@@ -299,7 +312,9 @@ __noinline int placeholder_decide(struct sealing *sealing, struct h1_parser *par
 	secret = secret_find(placeholder.secret);
 	if (!secret)
 		return placeholder_refuse(sealing, found, &placeholder, reason_expired);
-	placeholder_place(&placeholder, secret, found);
+	if (found->code == h1_code_percent && found->is_huffman) /* the same, but its token is known */
+		return placeholder_refuse(sealing, found, &placeholder, found->refused);
+	placeholder_place(&placeholder, secret, &sealing->scan, found);
 	if (!placeholder.length)
 		return reason_none;
 	if (placeholder.start < 0 || (__u32)placeholder.start + placeholder.length > sealing->scan.end ||

@@ -101,7 +101,7 @@ __noinline int publish_delta(struct sealing *sealing, struct patch_key *where, _
 	loop.take = edit->length - piece * k_secret_chunk_bytes;
 	if (loop.take > k_secret_chunk_bytes)
 		loop.take = k_secret_chunk_bytes;
-	if (edit->encoding != encoding_raw && edit->encoding < encoding_huffman_0) {
+	if (edit->encoding >= encoding_base64_0 && edit->encoding <= encoding_base64_2) {
 		if (piece == 0)
 			loop.first_edge = k_is_edge | sealing->edge[which][0];
 		if (piece * k_secret_chunk_bytes + loop.take == edit->length)

@@ -83,12 +83,19 @@ struct h1_parser {
 	struct dns_name host; /* as it stands there, but lower case */
 };
 
+/* How a marker is written, besides HTTP/2's Huffman code. */
+enum h1_code {
+	h1_code_none = 0,
+	h1_code_base64,
+	h1_code_percent, /* "kloak%3a", two bytes longer, in a target */
+};
+
 /* A marker in a slot. Offsets are in the record, and negative where the thing began in an earlier one. */
 struct h1_found {
 	/* raw: of "kloak:"; base64: of the decoded text's "kloak:", from the decoded text's start; Huffman: in bits */
 	__s32 marker;
 	__s32 base64; /* where the base64 text starts */
-	__u8 is_base64;
+	__u8 code; /* enum h1_code */
 	__u8 slot; /* enum slot; 0 where the parser had lost its way */
 	__u8 forbidden;
 	__u8 is_huffman; /* from here on: HTTP/2 alone */

@@ -14,6 +14,7 @@
 
 #define K_H1_MARKER 0x6b6c6f616b3aull /* "kloak:" as it stands in a window */
 #define K_H1_MARKER_MASK 0xffffffffffffull
+#define K_H1_PERCENT_MARKER 0x6b6c6f616b253361ull /* "kloak%3a" */
 
 struct h1_loop {
 	struct h1_parser *parser;
@@ -39,6 +40,18 @@ static __always_inline __u64 h1_any_marker(__u64 word, __u64 before)
 	return colons & (h1_any_is(word, 'k') << 8 | ((before & 0xff) == 'k' ? 0x80 : 0));
 }
 
+/* The same of "kloak%3a", which ends with none of its rare bytes. */
+static __always_inline __u64 h1_any_percent_marker(__u64 word, __u64 before)
+{
+	return h1_any_is(word, '%') || (before & 0xff) == '%' || (before & 0xffff) == (('%' << 8) | '3');
+}
+
+/* Whether it ends with `c`, which is in `window` already. */
+static __always_inline bool h1_is_percent_marker(const struct h1_parser *parser, __u8 c)
+{
+	return (c | 0x20) == 'a' && (parser->window | 0x20) == K_H1_PERCENT_MARKER;
+}
+
 /* Eight bytes of a value or a target without an end, a marker, or a question mark: take them at once. */
 static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_scan *scan, __u32 at)
 {
@@ -59,7 +72,7 @@ static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_sc
 		return false;
 	if (parser->state != h1_lost &&
 	    (h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) |
-	     (parser->state == h1_target ? h1_any_is(word, '?') : 0)))
+	     (parser->state == h1_target ? h1_any_is(word, '?') | h1_any_percent_marker(word, parser->window) : 0)))
 		return false;
 	parser->window = bpf_be64_to_cpu(word);
 	parser->length += 8;
@@ -372,7 +385,7 @@ static __always_inline void h1_expect(struct h1_parser *parser, __u8 c, __u8 exp
 	h1_enter(parser, next);
 }
 
-static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_scan *scan, bool base64)
+static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_scan *scan, enum h1_code code)
 {
 	__u32 at = scan->found_count;
 	struct h1_found *found;
@@ -387,14 +400,14 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 	scan->found_count = at + 1;
 	found->slot = parser->state == h1_lost ? 0 : parser->slot;
 	found->forbidden = parser->slot == slot_header && (parser->flags & h1_is_forbidden);
-	found->is_base64 = base64;
-	if (base64) {
+	found->code = code;
+	if (code == h1_code_base64) {
 		__u32 length = parser->base64_length;
 
 		found->base64 = (__s32)scan->position - (__s32)length;
 		found->marker = (__s32)(length * 3 / 4) - k_marker_bytes;
 	} else {
-		found->marker = (__s32)scan->position - k_marker_bytes;
+		found->marker = (__s32)scan->position - (code == h1_code_percent ? 8 : k_marker_bytes);
 	}
 	if (parser->slot == slot_header) {
 		found->header.length = ((const __u8 *)parser->name)[k_header_name_max];
@@ -502,9 +515,12 @@ static long h1_step(__u32 index, struct h1_loop *loop)
 		if (event == h1_no_slot)
 			event = h1_in_slot;
 	}
-	if (event == h1_base64_marker ||
-	    (event == h1_in_slot && c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER))
-		h1_note_found(parser, scan, event == h1_base64_marker);
+	if (event == h1_base64_marker)
+		h1_note_found(parser, scan, h1_code_base64);
+	else if (event == h1_in_slot && c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER)
+		h1_note_found(parser, scan, h1_code_none);
+	else if (state == h1_target && h1_is_percent_marker(parser, c))
+		h1_note_found(parser, scan, h1_code_percent);
 	/* After a header block: the caller wants the request's Host while it is known. */
 	return state == h1_block_lf && scan->found_count > 0;
 }

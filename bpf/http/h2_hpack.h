@@ -312,7 +312,7 @@ static __always_inline void h2_read_name(struct h1_parser *parser, struct h2_sta
 }
 
 static __always_inline void h2_note_found(struct h1_parser *parser, struct h1_scan *scan, struct h2_state *h2,
-					  __s32 end, bool base64)
+					  __s32 end, enum h1_code code)
 {
 	__u32 at = scan->found_count, rest;
 	struct h1_found *found;
@@ -328,18 +328,18 @@ static __always_inline void h2_note_found(struct h1_parser *parser, struct h1_sc
 	scan->found_count = at + 1;
 	found->slot = parser->slot;
 	found->forbidden = !!(parser->flags & h1_is_forbidden);
-	found->is_base64 = base64;
+	found->code = code;
 	found->is_huffman = h2->huffman;
 	found->refused = 0;
 	found->base64 = 0;
 	found->entry = h2->form == h2_inserted ? (h2->inserted & (k_h2_entries - 1)) + 1 : 0;
-	if (base64) {
+	if (code == h1_code_base64) {
 		__u32 length = parser->base64_length;
 
 		found->base64 = end - (__s32)length;
 		found->marker = (__s32)(length * 3 / 4) - k_marker_bytes;
 	} else {
-		found->marker = end - (h2->huffman ? k_h2_marker_bits : k_marker_bytes);
+		found->marker = end - (h2->huffman ? k_h2_marker_bits : code == h1_code_percent ? 8 : k_marker_bytes);
 		h2->capturing = 1;
 	}
 	*(__u32 *)found->token = H1_WORD("kloa");
@@ -427,8 +427,12 @@ static __always_inline void h2_read_value(struct h1_parser *parser, struct h1_sc
 	}
 	parser->length++;
 	parser->window = parser->window << 8 | c;
-	if (base64 || (c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER))
-		h2_note_found(parser, scan, h2, end, base64);
+	if (base64)
+		h2_note_found(parser, scan, h2, end, h1_code_base64);
+	else if (c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER)
+		h2_note_found(parser, scan, h2, end, h1_code_none);
+	else if ((parser->slot == slot_query || parser->slot == slot_path) && h1_is_percent_marker(parser, c))
+		h2_note_found(parser, scan, h2, end, h1_code_percent);
 }
 
 /* The next byte, or half of one, of a header block. */

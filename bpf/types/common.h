@@ -34,7 +34,8 @@ enum protocol { protocol_unknown = 0, protocol_http_1 = 1, protocol_http_2 = 2 }
 
 /*
  * How a placeholder stands in the text. base64_N: N bytes of the same group of three stand before it. huffman_N: N bits of
- * its first byte belong to what stands before it (RFC 7541 5.2).
+ * its first byte belong to what stands before it (RFC 7541 5.2). percent_…: the colon alone is percent-encoded (RFC 3986
+ * 2.1), with a hexadecimal digit of that case; so is the secret's byte in its place.
  */
 enum encoding {
 	encoding_raw = 0,
@@ -49,6 +50,8 @@ enum encoding {
 	encoding_huffman_5 = 9,
 	encoding_huffman_6 = 10,
 	encoding_huffman_7 = 11,
+	encoding_percent_upper = 12,
+	encoding_percent_lower = 13,
 };
 
 /* Bits of secret.slots, and the kind of a found slot. */

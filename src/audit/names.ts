@@ -62,6 +62,8 @@ export const encodingNames: Readonly<Record<number, string>> = {
   [encoding.huffman5]: "huffman",
   [encoding.huffman6]: "huffman",
   [encoding.huffman7]: "huffman",
+  [encoding.percentUpper]: "percent",
+  [encoding.percentLower]: "percent",
 };
 
 export const protocolNames: Readonly<Record<number, string>> = {

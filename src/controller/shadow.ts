@@ -10,6 +10,7 @@ import { huffmanBits } from "../placeholder/huffman.ts";
 import { domain, managedKeysOf, policyInputOf } from "../policy/annotations.ts";
 import { policyProblems } from "../policy/policy.ts";
 import { PolicyError } from "../policy/policy-error.ts";
+import { parseSlots, standsInUrl } from "../policy/slots.ts";
 import { isManaged, isShadowOf, managedLabel, ownerLabel, shadowNameOf } from "../shadow/marks.ts";
 
 /** Something that a user must know of a Secret; `reason` is an Event's. */
@@ -121,17 +122,28 @@ function placeholderOf(
   const prefix =
     original.metadata.annotations?.[`${domain}prefix`] ?? original.metadata.labels?.[`${domain}prefix`] ?? "";
   const old = before === undefined ? undefined : Buffer.from(before, "base64").toString("latin1");
-  if (old !== undefined && fits(old, value, prefix) && !taken.has(tokenText(old))) return old;
+  const inUrl = mayStandInUrl(original);
+  const problem = placeholderProblem(value, prefix, inUrl);
+  if (problem === undefined && old !== undefined && fits(old, value, prefix) && !taken.has(tokenText(old))) return old;
   try {
-    return makePlaceholder(value, { prefix, taken, object: `Secret ${keyOf(original)}, key ${key}` });
+    return makePlaceholder(value, { prefix, inUrl, taken, object: `Secret ${keyOf(original)}, key ${key}` });
   } catch (error) {
     if (!(error instanceof PlaceholderError)) throw error;
-    const { problem = error.message, remedy = "" } = placeholderProblem(value, prefix) ?? {};
+    const { problem: why = error.message, remedy = "" } = problem ?? {};
     problems.push({
       reason: eventReason(error.code),
-      message: `key ${key}: ${problem}; ${remedy}. Until then its shadow is empty: pods do not get the value.`,
+      message: `key ${key}: ${why}; ${remedy}. Until then its shadow is empty: pods do not get the value.`,
     });
     return undefined;
+  }
+}
+
+function mayStandInUrl({ metadata }: Secret): boolean {
+  try {
+    return standsInUrl(parseSlots(policyInputOf(metadata).in ?? []));
+  } catch (error) {
+    if (!(error instanceof PolicyError)) throw error;
+    return false; // said by settingProblems
   }
 }
 

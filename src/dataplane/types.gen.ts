@@ -94,6 +94,8 @@ export const encoding = {
   huffman5: 9,
   huffman6: 10,
   huffman7: 11,
+  percentUpper: 12,
+  percentLower: 13,
 } as const;
 export type Encoding = (typeof encoding)[keyof typeof encoding];
 export const encodingNames: Readonly<Record<number, string>> = {
@@ -109,6 +111,8 @@ export const encodingNames: Readonly<Record<number, string>> = {
   9: "huffman-5",
   10: "huffman-6",
   11: "huffman-7",
+  12: "percent-upper",
+  13: "percent-lower",
 };
 
 export const slot = {

@@ -114,6 +114,29 @@ test("the delta turns user:placeholder:rest in base64 into user:secret:rest at e
   assert.equal(seen.size, 3);
 });
 
+test("percent-encoded, the delta turns what a client makes of the placeholder into what means the secret", () => {
+  const inUrl = fc
+    .string({ unit: fc.constantFrom(..."ABCxyz019-._~!$'()*,:@="), minLength: 8, maxLength: 200 })
+    .map((text) => new SecretValue(text))
+    .filter((value) => placeholderProblem(value, "", true) === undefined);
+  fc.assert(
+    fc.property(inUrl, fc.constantFrom(encoding.percentUpper, encoding.percentLower), (value, which) => {
+      const placeholder = makePlaceholder(value, { inUrl: true });
+      const rows = encodings(placeholder, value).filter((chunk) => chunk.encoding === which);
+      const length = placeholder.length + 2;
+      assert.equal(rows.length, Math.ceil(length / chunkBytes));
+      const expected = Buffer.concat(rows.map((row) => row.expected)).subarray(0, length);
+      const delta = Buffer.concat(rows.map((row) => row.delta));
+      const sent = placeholder.replace(":", which === encoding.percentUpper ? "%3A" : "%3a");
+      assert.equal(expected.toString("latin1"), sent);
+      const replaced = expected.map((byte, at) => byte ^ (delta[at] as number));
+      assert.equal(new URLSearchParams(`a=1&key=${replaced.toString()}&b=2`).get("key"), value.reveal().toString());
+      assert.equal(decodeURIComponent(replaced.toString()), value.reveal().toString());
+    }),
+    { numRuns: 500 },
+  );
+});
+
 /** RFC 7541 5.2. */
 function huffman(text: Buffer): Buffer {
   const codes = [...text].map((byte) => huffmanCodes[byte] ?? { code: 0, bits: 0 });

@@ -2,6 +2,7 @@ import { Buffer } from "node:buffer";
 import { constants, type Encoding, encoding } from "../dataplane/types.gen.ts";
 import { type HuffmanCode, huffmanCodes } from "./huffman.ts";
 import type { SecretValue } from "./secret-value.ts";
+import { marker } from "./token.ts";
 
 export const chunkBytes = constants.secretChunkBytes;
 
@@ -32,6 +33,8 @@ export function encodings(placeholder: string, value: SecretValue): readonly Enc
     ...chunks(encoding.base64_0, base64Form(text, secret, 0)),
     ...chunks(encoding.base64_1, base64Form(text, secret, 1)),
     ...chunks(encoding.base64_2, base64Form(text, secret, 2)),
+    ...chunks(encoding.percentUpper, percentForm(text, secret, "upper")),
+    ...chunks(encoding.percentLower, percentForm(text, secret, "lower")),
     ...huffmanEncodings.flatMap((which, before) => chunks(which, huffmanForm(text, secret, before))),
   ];
 }
@@ -39,6 +42,20 @@ export function encodings(placeholder: string, value: SecretValue): readonly Enc
 /** As it is. */
 export function rawForm(placeholder: Buffer, secret: Buffer): EncodedForm {
   return { expected: placeholder, delta: xor(placeholder, secret) };
+}
+
+/**
+ * With the marker's colon percent-encoded (RFC 3986 2.1), as most clients send it in a URL; so is the secret's byte in its
+ * place, whatever it is. Two bytes longer than raw.
+ */
+export function percentForm(placeholder: Buffer, secret: Buffer, digits: "upper" | "lower"): EncodedForm {
+  const colon = placeholder.indexOf(marker) + marker.length - 1;
+  const encode = (text: Buffer) => {
+    const hex = (text[colon] as number).toString(16).padStart(2, "0");
+    const code = Buffer.from(`%${digits === "upper" ? hex.toUpperCase() : hex}`, "latin1");
+    return Buffer.concat([text.subarray(0, colon), code, text.subarray(colon + 1)]);
+  };
+  return rawForm(encode(placeholder), encode(secret));
 }
 
 /**

@@ -51,6 +51,15 @@ test("placeholderProblem and makePlaceholder agree on every value", () => {
   );
 });
 
+test("a value that a URL does not hold as it is has no placeholder for one", () => {
+  for (const odd of '+/%&;#? "<>[]\\^`{|}') {
+    const value = valueOf(`AIzaSyD-9t${odd}Srke72_PouQMnMX`);
+    assert.equal(placeholderProblem(value, "", true)?.code, "value-not-for-url", odd);
+    assert.equal(placeholderProblem(value), undefined, odd);
+  }
+  assert.equal(placeholderProblem(valueOf("AIzaSyD-9tSrke72_PouQMnMX"), "", true), undefined);
+});
+
 // keys as services hand them out: their placeholders are capitals and digits
 const ordinary: readonly string[] = [
   "sk-live-xyz123abc456",

@@ -22,12 +22,14 @@ export interface PlaceholderOptions {
   readonly prefix?: string | undefined;
   /** Tokens (`tokenText`) that other placeholders have. */
   readonly taken?: ReadonlySet<string> | undefined;
+  /** It may stand in a URL: then the value must be able to. */
+  readonly inUrl?: boolean | undefined;
   /** What the value is, for the error's reader: `Secret payments/stripe, key token`. */
   readonly object?: string | undefined;
   readonly random?: RandomBytes | undefined;
 }
 
-/** Codes: value-empty, value-too-short, value-too-long, value-characters, value-is-placeholder, prefix-unsafe, prefix-too-long, no-equal-shape, placeholders-taken. */
+/** Codes: value-empty, value-too-short, value-too-long, value-characters, value-is-placeholder, value-not-for-url, prefix-unsafe, prefix-too-long, no-equal-shape, placeholders-taken. */
 export class PlaceholderError extends KloakError {
   constructor(code: string, message: string) {
     super(code, message);
@@ -41,7 +43,7 @@ export class PlaceholderError extends KloakError {
  * @throws PlaceholderError if the value cannot have one.
  */
 export function makePlaceholder(value: SecretValue, options: PlaceholderOptions = {}): string {
-  const problem = placeholderProblem(value, options.prefix);
+  const problem = placeholderProblem(value, options.prefix, options.inUrl);
   if (problem !== undefined) throw error(problem, options);
   const lead = (options.prefix ?? "") + marker;
   const shape = randomShape(value, lead);
@@ -62,8 +64,27 @@ export interface PlaceholderProblem {
 }
 
 /** Why a value cannot have a placeholder, or undefined if it can. */
-export function placeholderProblem(value: SecretValue, prefix = ""): PlaceholderProblem | undefined {
-  return lengthProblem(value) ?? characterProblem(value) ?? prefixProblem(value, prefix) ?? shapeProblem(value, prefix);
+export function placeholderProblem(value: SecretValue, prefix = "", inUrl = false): PlaceholderProblem | undefined {
+  return (
+    lengthProblem(value) ??
+    characterProblem(value) ??
+    (inUrl ? urlProblem(value) : undefined) ??
+    prefixProblem(value, prefix) ??
+    shapeProblem(value, prefix)
+  );
+}
+
+/** Unreserved characters (RFC 3986 2.3) and those that mean the same in a path or a query as encoded. */
+const urlCharacters = /^[A-Za-z0-9\-._~!$'()*,:@=]*$/;
+
+/** A client would write any other character as three, and the text would not be as long as its placeholder. */
+function urlProblem(value: SecretValue): PlaceholderProblem | undefined {
+  if (urlCharacters.test(value.reveal().toString("latin1"))) return undefined;
+  return {
+    code: "value-not-for-url",
+    problem: "the value has characters that a URL does not hold as they are",
+    remedy: "take query and path out of its slots (in), or manage a value of letters, digits and - . _ ~ only",
+  };
 }
 
 function lengthProblem(value: SecretValue): PlaceholderProblem | undefined {

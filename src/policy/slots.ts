@@ -34,6 +34,11 @@ export function parseSlots(input: SlotsInput): Slots {
   return { ...slots, headers: [...slots.headers] };
 }
 
+/** Whether a placeholder may stand in a URL. */
+export function standsInUrl(slots: Slots): boolean {
+  return slots.query || slots.path;
+}
+
 /** How slots are written. */
 export function slotsText(slots: Slots): string {
   return [

@@ -48,6 +48,8 @@ export interface Note {
   readonly marker: number;
   /** Where the base64 text starts. */
   readonly base64: number | undefined;
+  /** Its colon is percent-encoded. */
+  readonly percent: boolean;
   readonly slot: "header" | "query" | "path" | "lost";
   readonly forbidden: boolean;
   readonly header: string;
@@ -65,12 +67,14 @@ export interface H1Program {
 }
 
 const hasHost = 1;
+/** enum h1_code */
+export const codes = { base64: 1, percent: 2 };
 const slots: Readonly<Record<number, Note["slot"]>> = { 0: "lost", 1: "header", 4: "query", 8: "path" };
 
 interface RawNote {
   readonly marker: number;
   readonly base64: number;
-  readonly isBase64: number;
+  readonly code: number;
   readonly slot: number;
   readonly forbidden: number;
   readonly headerLength: number;
@@ -84,7 +88,7 @@ interface RawNote {
 const note = struct<RawNote>(344, {
   marker: [0, i32],
   base64: [4, i32],
-  isBase64: [8, u8],
+  code: [8, u8],
   slot: [9, u8],
   forbidden: [10, u8],
   headerLength: [12, u8],
@@ -123,7 +127,8 @@ const blank = h1Case.decode(Buffer.alloc(h1Case.bytes));
 function readable(raw: RawNote): Note {
   return {
     marker: raw.marker,
-    base64: raw.isBase64 ? raw.base64 : undefined,
+    base64: raw.code === codes.base64 ? raw.base64 : undefined,
+    percent: raw.code === codes.percent,
     slot: slots[raw.slot] ?? "lost",
     forbidden: raw.forbidden !== 0,
     header: raw.header.toString("latin1", 0, raw.headerLength),

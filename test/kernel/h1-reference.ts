@@ -8,6 +8,7 @@ import { Buffer } from "node:buffer";
 export interface Marker {
   readonly marker: number;
   readonly base64: number | undefined;
+  readonly percent: boolean;
   readonly slot: "header" | "query" | "path";
   readonly forbidden: boolean;
   readonly header: string;
@@ -30,6 +31,7 @@ const requestLine = new RegExp(`^(${token}{1,32}) ([^\\x00-\\x20\\x7f]+) HTTP/1\
 const headerLine = new RegExp(`^(${token}+):[ \\t]*((?:[^ \\t\\x00-\\x1f\\x7f][\\t\\x20-\\x7e\\x80-\\xff]*)?)$`);
 const forbidden = /^(?:host|cookie|origin|referer|upgrade|user-agent|proxy-authorization|content-.*|x-forwarded-.*)$/;
 const longestName = 39;
+const plain = { base64: undefined, percent: false } as const;
 
 function* occurrences(text: string): Generator<number> {
   for (let at = text.indexOf("kloak:"); at >= 0; at = text.indexOf("kloak:", at + 1)) yield at;
@@ -50,7 +52,12 @@ function readBlock(text: string, start: number): Block | undefined {
   const markers: Omit<Marker, "host">[] = [];
   for (const at of occurrences(target)) {
     const slot = target.slice(0, at).includes("?") ? "query" : "path";
-    markers.push({ marker: start + method.length + 1 + at, base64: undefined, slot, forbidden: false, header: "" });
+    markers.push({ ...plain, marker: start + method.length + 1 + at, slot, forbidden: false, header: "" });
+  }
+  for (const { index: at } of target.matchAll(/kloak%3[Aa]/g)) {
+    const slot = target.slice(0, at).includes("?") ? "query" : "path";
+    const place = { marker: start + method.length + 1 + at, base64: undefined, percent: true };
+    markers.push({ ...place, slot, forbidden: false, header: "" });
   }
   const seen = new Map<string, string>();
   let offset = start + (lines[0] ?? "").length + 2;
@@ -68,11 +75,12 @@ function readBlock(text: string, start: number): Block | undefined {
       forbidden: forbidden.test(name),
       header: name.length > longestName ? "" : name,
     } as const;
-    for (const found of occurrences(value)) markers.push({ ...common, marker: at + found, base64: undefined });
+    for (const found of occurrences(value)) markers.push({ ...common, ...plain, marker: at + found });
     const [, scheme = "", base64 = ""] = /^(basic +)([A-Za-z0-9+/]*)/i.exec(value) ?? [];
     if (base64 && (name === "authorization" || name === "proxy-authorization")) {
       const decoded = Buffer.from(base64, "base64").toString("latin1");
-      for (const found of occurrences(decoded)) markers.push({ ...common, marker: found, base64: at + scheme.length });
+      for (const found of occurrences(decoded))
+        markers.push({ ...common, percent: false, marker: found, base64: at + scheme.length });
     }
     offset += line.length + 2;
   }

@@ -44,8 +44,17 @@ const withMarker = (around: fc.Arbitrary<string>) =>
     { weight: 1, arbitrary: fc.tuple(around, around).map(([first, last]) => `${first}${marker}${last}`) },
   );
 
+const percentMarker = fc.constantFrom(
+  "kloak%3AMPZV",
+  "kloak%3aMPZV",
+  "kloak%3",
+  "kkloak%3Akloak%3a",
+  "kloak%3bkloak%253A",
+);
+const urlText = of(`${letters}${digits}/-._~%?&=:@`, 40);
 const target = fc.oneof(
-  withMarker(of(`${letters}${digits}/-._~%?&=:@`, 40)).map((path) => `/${path}`),
+  withMarker(urlText).map((path) => `/${path}`),
+  fc.tuple(urlText, percentMarker, urlText).map((parts) => `/${parts.join("")}`),
   fc.constant("*"),
 );
 const value = withMarker(of(`${visible}  \t\xe9`, 60));
@@ -148,11 +157,11 @@ function hear(stream: Buffer, cuts: readonly number[]): Heard {
     const reading: Reading = parser.read(stream.subarray(start, end));
     for (const note of reading.notes) {
       if (note.slot === "lost" || note.state === "lost") lost++;
-      const { slot, forbidden, header, host } = note;
+      const { slot, forbidden, header, host, percent } = note;
       if (slot === "lost") continue;
       const base64 = note.base64 === undefined ? undefined : note.base64 + start;
       const marker = base64 === undefined ? note.marker + start : note.marker;
-      markers.push({ marker, base64, slot, forbidden, header, host });
+      markers.push({ marker, base64, percent, slot, forbidden, header, host });
     }
     if (reading.tail > reading.head) skipped.push({ start: start + reading.head, end: start + reading.tail });
     state = reading.state;

@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { bytes, list, i32, struct, u16, u32, u64, u8 } from "../../src/dataplane/codec.ts";
 import { BpfObject, projectRoot } from "../../src/dataplane/index.ts";
+import { codes } from "./h1-program.ts";
 import { type State, states } from "./h1-program.ts";
 
 /** What the parser said of one record. */
@@ -19,6 +20,7 @@ export interface Note {
   /** In bits if it is coded; of one in base64: in the decoded text. */
   readonly marker: number;
   readonly base64: number | undefined;
+  readonly percent: boolean;
   readonly huffman: boolean;
   readonly slot: "header" | "query" | "path";
   readonly forbidden: boolean;
@@ -50,7 +52,7 @@ const slots: Readonly<Record<number, Note["slot"]>> = { 1: "header", 4: "query",
 interface RawNote {
   readonly marker: number;
   readonly base64: number;
-  readonly isBase64: number;
+  readonly code: number;
   readonly slot: number;
   readonly forbidden: number;
   readonly isHuffman: number;
@@ -68,7 +70,7 @@ interface RawNote {
 const note = struct<RawNote>(96, {
   marker: [0, i32],
   base64: [4, i32],
-  isBase64: [8, u8],
+  code: [8, u8],
   slot: [9, u8],
   forbidden: [10, u8],
   isHuffman: [11, u8],
@@ -113,7 +115,8 @@ const blank = h2Case.decode(Buffer.alloc(h2Case.bytes));
 function readable(raw: RawNote): Note {
   return {
     marker: raw.marker,
-    base64: raw.isBase64 ? raw.base64 : undefined,
+    base64: raw.code === codes.base64 ? raw.base64 : undefined,
+    percent: raw.code === codes.percent,
     huffman: raw.isHuffman !== 0,
     slot: slots[raw.slot] ?? "header",
     forbidden: raw.forbidden !== 0,

@@ -9,6 +9,7 @@ import { huffmanCodes } from "../../src/placeholder/huffman.ts";
 export interface Marker {
   readonly marker: number;
   readonly base64: number | undefined;
+  readonly percent: boolean;
   readonly huffman: boolean;
   readonly slot: "header" | "query" | "path";
   readonly forbidden: boolean;
@@ -205,7 +206,22 @@ function markersOf(name: string, value: Text): Marker[] {
         : { slot: "header" as const }),
       marker: huffman ? end - 37 : end - 6,
       base64: undefined,
+      percent: false,
       token: text.slice(at, at + 16),
+      last: huffman ? Math.floor((end - 1) / 8) : end - 1,
+    });
+  }
+  for (const { index: at } of name === ":path" ? text.matchAll(/kloak%3[Aa]/g) : []) {
+    const end = ends[at + 7] as number;
+    found.push({
+      ...common,
+      slot: text.slice(0, at).includes("?") ? "query" : "path",
+      header: "",
+      // In Huffman code no place is right: what it turns into has another length.
+      marker: huffman ? end - 37 : end - 8,
+      base64: undefined,
+      percent: true,
+      token: `kloak:${text.slice(at + 8, at + 18)}`,
       last: huffman ? Math.floor((end - 1) / 8) : end - 1,
     });
   }
@@ -216,7 +232,15 @@ function markersOf(name: string, value: Text): Marker[] {
     const characters = Math.ceil(((at + 6) * 8) / 6);
     const end = ends[scheme.length + characters - 1] as number;
     const last = huffman ? Math.floor((end - 1) / 8) : end - 1;
-    found.push({ ...common, slot: "header", marker: at, base64: end - characters, token: "kloak:", last });
+    found.push({
+      ...common,
+      slot: "header",
+      marker: at,
+      base64: end - characters,
+      percent: false,
+      token: "kloak:",
+      last,
+    });
   }
   return found;
 }

@@ -99,6 +99,7 @@ const withMarker = (around: fc.Arbitrary<string>) =>
     { weight: 3, arbitrary: around },
     { weight: 2, arbitrary: fc.tuple(around, around).map(([first, last]) => `${first}${marker}${last}`) },
   );
+const percentMarker = fc.constantFrom("kloak%3AMPZV", "kloak%3aMPZV", "kloak%3", "kloak%3AMPkloak%3a");
 const value = withMarker(of(`${visible}  \t\xe9`, 40));
 const basic = fc
   .tuple(of(visible, 5), of(visible, 5), fc.constantFrom("Basic ", "basic ", "BASIC  "))
@@ -136,6 +137,7 @@ const request = fc
     path: fc.oneof(
       fc.constant("*"),
       withMarker(of(`${letters}/.%?&=`, 30)).map((path) => `/${path}`),
+      fc.tuple(of(`${letters}/.%?&=`, 30), percentMarker, of(letters, 30)).map((parts) => `/${parts.join("")}`),
     ),
     host,
     second: fc.option(host, { freq: 6 }),
