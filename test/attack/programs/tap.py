@@ -1,4 +1,7 @@
-"""tap.py INTERFACE FILE: writes every frame of an interface to a pcap file, until standard input ends."""
+"""tap.py INTERFACE FILE: writes every frame of an interface to a pcap file, until standard input ends.
+
+Its last line says how many frames it has missed.
+"""
 
 import selectors
 import socket
@@ -7,6 +10,7 @@ import sys
 
 interface, file = sys.argv[1:]
 everything = 0x0003  # ETH_P_ALL
+sol_packet, packet_statistics = 263, 6
 tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(everything))
 tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 16 << 20)
 tap.bind((interface, everything))
@@ -26,3 +30,5 @@ with open(file, "wb") as out:
             except BlockingIOError:
                 break
             out.write(struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame)
+    _, missed = struct.unpack("II", tap.getsockopt(sol_packet, packet_statistics, 8))
+    print(missed)
