@@ -88,5 +88,5 @@ async function real(count: number): Promise<void> {
 if (values.replay !== undefined) {
   await replay(JSON.parse(readFileSync(values.replay, "utf8")) as CaseSpec);
   console.log("the case passes");
-} else if (values.real) await real(Number(values.count ?? "300"));
+} else if (values.real) await real(Number(values.count ?? "240"));
 else await wire(Number(values.count ?? "200000"));
