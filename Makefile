@@ -6,7 +6,7 @@ ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
 MULTIARCH := $(shell $(CC) -print-multiarch)
 Q := $(if $(V),,@)
 
-BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -I bpf -isystem /usr/include/$(MULTIARCH) \
+bpf_flags = -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(1) -I bpf -isystem /usr/include/$(MULTIARCH) \
 	-Wall -Wextra -Wpadded -Werror
 ADDON_FLAGS := -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -D_GNU_SOURCE -DNAPI_VERSION=9 -I $(NODE_INCLUDE) \
 	-Wall -Wextra -Werror -Wno-unused-parameter
@@ -25,26 +25,32 @@ PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
 all: bpf test-objects addon programs
 	@:
 bpf: $(BPF_OBJECTS)
+arm64: $(BPF_SOURCES:bpf/%.c=build/arm64/%.o)
+	@:
 test-objects: $(TEST_OBJECTS)
 addon: build/kloak.node
 programs: $(PROGRAMS)
 clean:
-	rm -rf build/bpf build/test build/native build/kloak.node $(PROGRAMS)
-.PHONY: all bpf test-objects addon programs clean
+	rm -rf build/bpf build/arm64 build/test build/native build/kloak.node $(PROGRAMS)
+.PHONY: all bpf arm64 test-objects addon programs clean
 
 # Written beside and renamed, so that who loads it never sees half a file.
 define compile_bpf
 	@mkdir -p $(@D)
 	@echo "  BPF  $<"
-	$(Q)$(CLANG) $(BPF_FLAGS) -MMD -MP -MF $@.d -MT $@ -c $< -o $@.new && mv $@.new $@
+	$(Q)$(CLANG) $(call bpf_flags,$(1)) -MMD -MP -MF $@.d -MT $@ -c $< -o $@.new && mv $@.new $@
 endef
 
 build/bpf/%.o: bpf/%.c Makefile
-	$(compile_bpf)
+	$(call compile_bpf,$(ARCH))
+
+# Of another architecture than this one: nothing here runs them, but they must compile.
+build/arm64/%.o: bpf/%.c Makefile
+	$(call compile_bpf,arm64)
 
 define test_rule
 build/test/$(notdir $(1:.c=.o)): $(1) Makefile
-	$$(compile_bpf)
+	$$(call compile_bpf,$(ARCH))
 endef
 $(foreach source,$(TEST_SOURCES),$(eval $(call test_rule,$(source))))
 
@@ -61,4 +67,4 @@ build/kloak-%: native/%.c Makefile
 	@echo "  CC   $<"
 	$(Q)$(CC) $(ADDON_FLAGS) -MMD -MP -MF $@.d -MT $@ $< -o $@.new && mv $@.new $@
 
--include $(wildcard $(BPF_OBJECTS:=.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d) $(PROGRAMS:=.d))
+-include $(wildcard $(BPF_OBJECTS:=.d) $(BPF_SOURCES:bpf/%.c=build/arm64/%.o.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d) $(PROGRAMS:=.d))

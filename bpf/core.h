@@ -32,12 +32,30 @@ struct task_struct {
 
 #pragma clang diagnostic pop
 
-/* x86-64 registers at a uprobe; PT_REGS_* of libbpf wants the user-space names. */
+/* Registers at a uprobe, and in which of them a C function finds its arguments. PT_REGS_* of libbpf wants the user-space names. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip, cs,
 		eflags, rsp, ss;
 };
+#define argument_1(ctx) ((ctx)->rdi)
+#define argument_2(ctx) ((ctx)->rsi)
+#define argument_3(ctx) ((ctx)->rdx)
+#define argument_4(ctx) ((ctx)->rcx)
+#define argument_5(ctx) ((ctx)->r8)
+#define argument_6(ctx) ((ctx)->r9)
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs { /* struct user_pt_regs of asm/ptrace.h: all that a program of this type is shown */
+	__u64 regs[31], sp, pc, pstate;
+};
+#define argument_1(ctx) ((ctx)->regs[0])
+#define argument_2(ctx) ((ctx)->regs[1])
+#define argument_3(ctx) ((ctx)->regs[2])
+#define argument_4(ctx) ((ctx)->regs[3])
+#define argument_5(ctx) ((ctx)->regs[4])
+#define argument_6(ctx) ((ctx)->regs[5])
+#else
+#error "no registers of this architecture here"
 #endif
 
 #ifndef memcpy

@@ -349,7 +349,7 @@ static napi_value object_load(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
-/* programInfo(object, program): { id, type, instructions, bytes, jitedBytes, log } */
+/* programInfo(object, program): { id, type, instructions, bytes, jitedBytes, code, log } */
 static napi_value program_info(napi_env env, napi_callback_info info)
 {
 	struct bpf_prog_info program_info = {};
@@ -359,7 +359,7 @@ static napi_value program_info(napi_env env, napi_callback_info info)
 	struct bpf_program *program;
 	const char *log;
 	size_t log_bytes;
-	napi_value result;
+	napi_value result, code;
 	int error;
 
 	if (!arguments_read(env, info, 2, &arguments))
@@ -380,6 +380,9 @@ static napi_value program_info(napi_env env, napi_callback_info info)
 	set_property(env, result, "instructions", make_number(env, program_info.verified_insns));
 	set_property(env, result, "bytes", make_number(env, program_info.xlated_prog_len));
 	set_property(env, result, "jitedBytes", make_number(env, program_info.jited_prog_len));
+	napi_create_buffer_copy(env, bpf_program__insn_cnt(program) * sizeof(struct bpf_insn),
+				bpf_program__insns(program), NULL, &code);
+	set_property(env, result, "code", code);
 	set_property(env, result, "log", make_text(env, log ? log : ""));
 	return result;
 }

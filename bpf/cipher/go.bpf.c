@@ -20,6 +20,8 @@
 
 KLOAK_LICENSE;
 
+#if defined(__TARGET_ARCH_x86)
+
 enum {
 	k_arguments = 8, /* from the stack pointer: after the address to return to */
 	k_header = 5,
@@ -58,10 +60,14 @@ struct go_chacha_call {
 	struct go_slice aad;
 };
 
+struct go_text {
+	__u64 data;
+	__u64 length;
+};
+
 /* One call, whatever the cipher. */
 struct go_record {
-	__u64 text;
-	__u32 length;
+	__u32 length; /* of the text */
 	__u8 algorithm;
 	__u8 version;
 	__u8 aad_length;
@@ -78,11 +84,12 @@ static __always_inline __u32 go_caller(struct pt_regs *ctx)
 	return ctx->eflags & (k_carry | k_zero) ? 0 : current_workload();
 }
 
-static __always_inline bool go_text(struct go_record *record, const struct go_slice *text)
+static __always_inline bool go_take_text(struct go_record *record, const struct go_slice *slice, struct go_text *text)
 {
-	record->text = text->data;
-	record->length = text->length;
-	return text->length && text->length <= k_text_max;
+	text->data = slice->data;
+	text->length = slice->length;
+	record->length = slice->length;
+	return slice->length && slice->length <= k_text_max;
 }
 
 static __always_inline bool go_header(const __u8 *header, __u32 length)
@@ -106,38 +113,38 @@ static __noinline struct context *go_context(const struct go_record *record, __u
 				   .workload = workload};
 	struct context *context = context_find(&name);
 
-	if (context && context->algorithm == record->algorithm &&
-	    !__builtin_memcmp(&context->key, &record->key, sizeof(record->key)))
-		return context;
-	{
+	if (!context || context->algorithm != record->algorithm ||
+	    __builtin_memcmp(&context->key, &record->key, sizeof(record->key))) {
 		struct context fresh = {.name.workload = workload,
 					.algorithm = record->algorithm,
 					.flags = context_keyed,
 					.key = record->key};
 
 		context_remember(&name, &fresh);
+		context = context_find(&name);
 	}
-	return context_find(&name);
+	if (!context || context->flags & context_deaf)
+		return NULL;
+	context->version = record->version;
+	context->nonce = record->nonce;
+	context->aad_length = record->aad_length;
+	memcpy(context->aad, record->aad, sizeof(context->aad));
+	return context;
 }
 
-static __always_inline void go_seal(const struct go_record *record, __u32 workload)
+static __always_inline void go_seal(struct context *context, const struct go_text *text)
 {
-	struct context *context = go_context(record, workload);
 	struct sealing *sealing;
 	struct key_state *key;
 
-	if (!context || context->flags & context_deaf)
+	if (!context)
 		return;
 	sealing = sealing_take();
 	if (!sealing) {
 		count(counter_memory_unreadable);
 		return;
 	}
-	context->version = record->version;
-	context->nonce = record->nonce;
-	context->aad_length = record->aad_length;
-	memcpy(context->aad, record->aad, sizeof(context->aad));
-	key = seal_begin(context, sealing, record->text, record->length, stack_go);
+	key = seal_begin(context, sealing, text->data, text->length, stack_go);
 	if (key)
 		seal_end(key, sealing);
 }
@@ -169,11 +176,11 @@ static __always_inline bool go_gcm_frame(struct go_record *record, const struct 
 	return true;
 }
 
-static __noinline bool go_gcm_read(__u64 arguments, struct go_record *record)
+static __noinline bool go_gcm_read(__u64 arguments, struct go_record *record, struct go_text *text)
 {
 	struct go_gcm_call call;
 
-	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_text(record, &call.text))
+	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_take_text(record, &call.text, text))
 		return false;
 	if (bpf_probe_read_user(&record->nonce, sizeof(record->nonce), (void *)call.counter) ||
 	    !go_gcm_frame(record, &call))
@@ -189,12 +196,12 @@ static __noinline bool go_gcm_read(__u64 arguments, struct go_record *record)
 		       !bpf_probe_read_user(&record->key, 32, (void *)call.schedule.data);
 }
 
-static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *record)
+static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *record, struct go_text *text)
 {
 	__u32 state[k_chacha_state];
 	struct go_chacha_call call;
 
-	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_text(record, &call.text) ||
+	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_take_text(record, &call.text, text) ||
 	    call.state.length != k_chacha_state)
 		return false;
 	if (call.aad.length == k_header) {
@@ -227,16 +234,30 @@ static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *recor
 	return true;
 }
 
+static __noinline struct context *go_hear_gcm(__u64 arguments, __u32 workload, struct go_text *text)
+{
+	struct go_record record = {};
+
+	return go_gcm_read(arguments, &record, text) ? go_context(&record, workload) : NULL;
+}
+
+static __noinline struct context *go_hear_chacha20(__u64 arguments, __u32 workload, struct go_text *text)
+{
+	struct go_record record = {};
+
+	return go_chacha20_read(arguments, &record, text) ? go_context(&record, workload) : NULL;
+}
+
 /* gcmAesEnc */
 SEC("uprobe")
 int go_gcm_seal(struct pt_regs *ctx)
 {
 	__u32 workload = go_caller(ctx);
-	struct go_record record = {};
+	struct go_text text = {};
 
 	stay_on_own_stack(ctx);
-	if (workload && go_gcm_read(ctx->rsp + k_arguments, &record))
-		go_seal(&record, workload);
+	if (workload)
+		go_seal(go_hear_gcm(ctx->rsp + k_arguments, workload, &text), &text);
 	return 0;
 }
 
@@ -245,10 +266,12 @@ SEC("uprobe")
 int go_chacha20_seal(struct pt_regs *ctx)
 {
 	__u32 workload = go_caller(ctx);
-	struct go_record record = {};
+	struct go_text text = {};
 
 	stay_on_own_stack(ctx);
-	if (workload && go_chacha20_read(ctx->rsp + k_arguments, &record))
-		go_seal(&record, workload);
+	if (workload)
+		go_seal(go_hear_chacha20(ctx->rsp + k_arguments, workload, &text), &text);
 	return 0;
 }
+
+#endif

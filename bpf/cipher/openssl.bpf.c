@@ -46,7 +46,7 @@ enum {
 static __always_inline struct context_key openssl_context(struct pt_regs *ctx, __u32 workload)
 {
 	struct context_key key = {
-		.address = ctx->rdi, .process = bpf_get_current_pid_tgid() >> 32, .workload = workload};
+		.address = argument_1(ctx), .process = bpf_get_current_pid_tgid() >> 32, .workload = workload};
 
 	return key;
 }
@@ -84,7 +84,7 @@ SEC("uprobe")
 int openssl_cipher_init(struct pt_regs *ctx)
 {
 	__u32 workload = current_workload();
-	const void *cipher = (void *)ctx->rsi, *raw_key = (void *)ctx->rcx, *iv = (void *)ctx->r8;
+	const void *cipher = (void *)argument_2(ctx), *raw_key = (void *)argument_4(ctx), *iv = (void *)argument_5(ctx);
 	struct context_key key;
 	struct context *context;
 
@@ -100,7 +100,7 @@ int openssl_cipher_init(struct pt_regs *ctx)
 			context_forget(&key);
 			return 0;
 		}
-		if (!(int)ctx->r9)
+		if (!(int)argument_6(ctx))
 			fresh.flags = context_opens;
 		context_remember(&key, &fresh);
 	}
@@ -120,9 +120,10 @@ int openssl_cipher_init(struct pt_regs *ctx)
 
 /*
  * A context that does what only TLS does, and whose key nobody heard: it is older than the hooks, or was evicted. What it
- * seals cannot be patched; a placeholder in it gets its record.
+ * seals cannot be patched; a placeholder in it gets its record. Not inlined: what it needs of the stack is free again when
+ * a record is sealed.
  */
-static __always_inline void openssl_missed(const struct context_key *key, __u8 version)
+static __noinline void openssl_missed(const struct context_key *key, __u8 version)
 {
 	struct context missed = {.name.workload = key->workload,
 				 .algorithm = cipher_unknown,
@@ -136,7 +137,7 @@ static __always_inline void openssl_missed(const struct context_key *key, __u8 v
 SEC("uprobe")
 int openssl_cipher_ctrl(struct pt_regs *ctx)
 {
-	int type = ctx->rsi, length = ctx->rdx;
+	int type = argument_2(ctx), length = argument_3(ctx);
 	struct context_key key;
 	struct context *context;
 	__u32 workload;
@@ -158,12 +159,12 @@ int openssl_cipher_ctrl(struct pt_regs *ctx)
 	if (type == k_ctrl_set_iv_fixed) {
 		if (length != sizeof(context->nonce.words[0]))
 			return 0;
-		if (bpf_probe_read_user(&context->nonce, sizeof(context->nonce.words[0]), (void *)ctx->rcx))
+		if (bpf_probe_read_user(&context->nonce, sizeof(context->nonce.words[0]), (void *)argument_4(ctx)))
 			count(counter_memory_unreadable);
 		return 0;
 	}
 	context->flags &= ~context_has_aad;
-	if (length != k_tls12_aad || bpf_probe_read_user(context->aad, k_tls12_aad, (void *)ctx->rcx))
+	if (length != k_tls12_aad || bpf_probe_read_user(context->aad, k_tls12_aad, (void *)argument_4(ctx)))
 		return 0;
 	context->aad_length = k_tls12_aad;
 	context->version = tls_1_2;
@@ -258,7 +259,7 @@ int openssl_cipher_update(struct pt_regs *ctx)
 
 	stay_on_own_stack(ctx);
 	if (workload)
-		openssl_update(ctx, workload, ctx->rsi, ctx->rcx, ctx->r8);
+		openssl_update(ctx, workload, argument_2(ctx), argument_4(ctx), argument_5(ctx));
 	return 0;
 }
 
@@ -269,8 +270,8 @@ int openssl_cipher(struct pt_regs *ctx)
 	__u32 workload = current_workload();
 
 	stay_on_own_stack(ctx);
-	if (workload && ctx->rsi)
-		openssl_update(ctx, workload, ctx->rsi, ctx->rdx, (int)ctx->rcx);
+	if (workload && argument_2(ctx))
+		openssl_update(ctx, workload, argument_2(ctx), argument_3(ctx), (int)argument_4(ctx));
 	return 0;
 }
 
@@ -290,7 +291,7 @@ int openssl_bio_write(struct pt_regs *ctx)
 	if (!sealing || !sealing->waiting)
 		return 0;
 	sealing->waiting = 0;
-	if (bpf_probe_read_user(head, sizeof(head), (void *)ctx->rsi))
+	if (bpf_probe_read_user(head, sizeof(head), (void *)argument_2(ctx)))
 		return 0;
 	if (head[0] != sealing->type || (head[3] << 8 | head[4]) != (int)sealing->length + k_gcm_explicit + k_tag_bytes)
 		return 0;

@@ -19,7 +19,7 @@
 enum { k_content_alert = 21, k_content_handshake = 22, k_content_application_data = 23 };
 
 /* The key_state of a context; NULL while it has none. A new one is made for application data. */
-static __always_inline struct key_state *seal_key(struct context *context, struct sealing *sealing, __u32 stack)
+static __noinline struct key_state *seal_key(struct context *context, struct sealing *sealing, __u32 stack)
 {
 	struct key_name name;
 	struct key_state *key;

@@ -35,6 +35,8 @@ export interface ProgramInfo {
   readonly instructions: number;
   readonly bytes: number;
   readonly jitedBytes: number;
+  /** Eight bytes an instruction (struct bpf_insn), as the verifier was given them: the program, then its functions. */
+  readonly code: Buffer;
   /** The verifier's, if statistics were asked for. */
   readonly log: string;
 }
