@@ -85,8 +85,8 @@ __noinline int placeholder_token(const struct sealing *sealing, __u32 which, str
 	return i;
 }
 
-/* Short placeholders are entered by their first 8 bytes. */
-static __always_inline __u32 placeholder_look_up(struct token_key *token, __u32 bytes)
+/* Short placeholders are entered by their first 8 bytes. Not inlined: its caller stands in the deepest chain of calls. */
+static __noinline __u32 placeholder_look_up(struct token_key *token, __u32 bytes)
 {
 	__u32 secret = bytes == k_token_bytes ? token_find(token) : 0;
 	struct token_key brief = *token;
