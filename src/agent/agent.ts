@@ -488,6 +488,7 @@ export class Agent {
       if (this.#dataplane.repair())
         this.#options.warn?.("what is pinned for later agents had been removed: it is there again");
       this.#dataplane.sweeper.sweep();
+      this.#secrets.sweep();
       this.#dataplane.maps.attestations.sweep(attestationCodec.fields.expiresNs[0], process.hrtime.bigint());
       this.#countLost();
     } catch (error) {

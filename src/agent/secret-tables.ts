@@ -34,11 +34,23 @@ interface Held {
   readonly digest: string;
 }
 
+/** A number that another has taken over from: what is on its way under it still arrives. */
+interface Retired {
+  readonly held: Held;
+  readonly sinceMs: number;
+  readonly heir: number;
+}
+
+/** Longer than a record is on its way, from the moment it is sealed until it is first sent. */
+const retiredMs = 5000;
+
 /** Numbers are given out once, so that what is still in flight under an old one meets nothing new. */
 export class SecretTables {
   readonly #dataplane: Dataplane;
   readonly #book: Book;
   readonly #held = new Map<number, Held>();
+  readonly #ids = new Map<string, number>();
+  readonly #retired = new Map<number, Retired>();
   readonly #names = new Map<number, string>();
 
   /** Knows at once what an earlier agent has left in the tables. */
@@ -48,7 +60,7 @@ export class SecretTables {
     for (const [number, { id, name, settings, roots, digest }] of book.secrets()) {
       if (digest === unfinished) continue;
       this.#names.set(number, name);
-      this.#held.set(number, { ...this.#rowsOf(number, parsePolicy(settings)), roots, id, digest });
+      this.#hold(number, { ...this.#rowsOf(number, parsePolicy(settings)), roots, id, digest });
     }
     if (book.lasting) this.#dropHalfWritten();
   }
@@ -59,7 +71,7 @@ export class SecretTables {
 
   /** By the names that sources have for them. */
   get ids(): ReadonlyMap<string, number> {
-    return new Map([...this.#held].flatMap(([number, { id }]) => (id === undefined ? [] : [[id, number]])));
+    return this.#ids;
   }
 
   /** Also of a secret that is bound no more: its last events may come after. */
@@ -74,7 +86,7 @@ export class SecretTables {
     const rows = compileSecret(bound, this.#hash);
     const digest = this.#digest(binding);
     const { policy, roots, lasting, name } = binding;
-    this.#held.set(number, { policy, roots, hosts: rows.hosts, networks: rows.networks, id: lasting?.id, digest });
+    this.#hold(number, { policy, roots, hosts: rows.hosts, networks: rows.networks, id: lasting?.id, digest });
     this.#names.set(number, name);
     if (this.#names.size > namesMax) this.#forgetNames();
     const note = (digest: string) => lasting && this.#book.noteSecret(number, { ...lasting, name, roots, digest });
@@ -85,29 +97,70 @@ export class SecretTables {
   }
 
   /**
-   * As `add`, for what may be there already: with the same value and policy it keeps its number, and requests that are on
-   * their way go through.
+   * As `add`, for what may be there already: with the same value and policy it keeps its number. With another value it has
+   * another, and requests that are on their way go through under the old one.
    */
   put(binding: SecretBinding): number {
     const before = binding.lasting === undefined ? undefined : this.ids.get(binding.lasting.id);
-    if (before === undefined) return this.add(binding);
-    if (this.#held.get(before)?.digest === this.#digest(binding)) {
+    const held = before === undefined ? undefined : this.#held.get(before);
+    if (before === undefined || held === undefined) return this.add(binding);
+    if (held.digest === this.#digest(binding)) {
       this.#setWorkloads(before, binding);
       return before;
     }
     const number = this.add(binding);
-    this.remove(before);
+    const isSame = JSON.stringify([held.policy, held.roots]) === JSON.stringify([binding.policy, binding.roots]);
+    if (isSame) this.#retire(before, held, number);
+    else this.remove(before);
     return number;
   }
 
-  /** Takes a secret out, tokens first. */
+  /** Takes a secret out, tokens first, and with it what it took over from. */
   remove(number: number): void {
+    for (const [old, { heir, held }] of this.#retired) {
+      if (heir !== number) continue;
+      this.#retired.delete(old);
+      this.#wipe(old, held);
+    }
     const held = this.#held.get(number);
     if (held === undefined) return;
-    this.#held.delete(number);
-    this.#book.forget("secret", number);
+    this.#release(number, held);
     this.#wipe(number, held);
     this.#shareHosts(held.hosts.filter(({ key }) => key.secret === anySecret));
+  }
+
+  /** Takes out what was taken over from so long ago that nothing of it can be on its way. To be called now and then. */
+  sweep(now = performance.now()): void {
+    for (const [number, { held, sinceMs }] of this.#retired) {
+      if (now - sinceMs < retiredMs) continue;
+      this.#retired.delete(number);
+      this.#wipe(number, held);
+    }
+  }
+
+  /** Nothing new is found under this number; its other rows stay for a while. */
+  #retire(number: number, held: Held, heir: number): void {
+    this.#release(number, held);
+    this.#dropTokens(number);
+    for (const [old, retired] of this.#retired)
+      if (retired.heir === number) this.#retired.set(old, { ...retired, heir });
+    this.#retired.set(number, { held, sinceMs: performance.now(), heir });
+  }
+
+  #hold(number: number, held: Held): void {
+    this.#held.set(number, held);
+    if (held.id !== undefined) this.#ids.set(held.id, number);
+  }
+
+  #release(number: number, { id }: Held): void {
+    this.#held.delete(number);
+    if (id !== undefined && this.#ids.get(id) === number) this.#ids.delete(id);
+    this.#book.forget("secret", number);
+  }
+
+  #dropTokens(number: number): void {
+    const { tokens } = this.#dataplane.maps;
+    for (const [key, secret] of tokens.entriesNow()) if (secret === number) tokens.delete(key);
   }
 
   /** A workload is gone: nothing of what it could use is found under its number any more. */
@@ -165,7 +218,7 @@ export class SecretTables {
 
   #wipe(number: number, held: Held | undefined): void {
     const { maps } = this.#dataplane;
-    for (const [key, secret] of maps.tokens.entriesNow()) if (secret === number) maps.tokens.delete(key);
+    this.#dropTokens(number);
     maps.secrets.delete(number);
     for (const { key } of held?.networks ?? []) maps.networks.delete({ ...key, address: Buffer.from(key.address) });
     for (const { key } of held?.hosts ?? []) if (key.secret !== anySecret) maps.hosts.delete(key);

@@ -26,6 +26,8 @@ interface Held {
   readonly secret: FeedSecret;
   /** Pods, each with when it loses the secret; undefined: it has it for as long as the controller says. */
   readonly pods: Map<string, number | undefined>;
+  /** What the sink was told of it last: nothing is told twice. */
+  told?: { readonly secret: FeedSecret; readonly pods: string };
 }
 
 interface Placed {
@@ -191,6 +193,7 @@ export class KubernetesSource implements WorkloadSource {
             node: this.#options.node,
           },
         });
+        if (before?.netns !== netns) this.#tellAgain(uid);
         const known = before?.netns === netns ? before : { netns, interface: name, mounts: new Set<string>() };
         known.mounts.add(mounts);
         this.#placed.set(uid, known);
@@ -208,7 +211,7 @@ export class KubernetesSource implements WorkloadSource {
         current.add(`${secret.id} ${pod.uid}`);
         const held = this.#held.get(secret.id);
         if (held === undefined) this.#held.set(secret.id, { secret, pods: new Map([[pod.uid, undefined]]) });
-        else this.#held.set(secret.id, { secret, pods: held.pods.set(pod.uid, undefined) });
+        else this.#held.set(secret.id, { ...held, secret, pods: held.pods.set(pod.uid, undefined) });
       }
     }
     for (const [id, held] of this.#held) {
@@ -226,13 +229,21 @@ export class KubernetesSource implements WorkloadSource {
         sink.secretGone(id);
         continue;
       }
+      const pods = [...held.pods.keys()].join();
+      if (held.told?.secret === held.secret && held.told.pods === pods) continue;
       const { name, value, placeholder, policy, roots } = held.secret;
       try {
         sink.secret({ id, name, value, placeholder, settings: policy, roots, workloads: [...held.pods.keys()] });
+        held.told = { secret: held.secret, pods };
       } catch (error) {
         this.#warn(error);
       }
     }
+  }
+
+  /** A pod is another workload than before: its secrets are bound anew. */
+  #tellAgain(uid: string): void {
+    for (const held of this.#held.values()) if (held.pods.has(uid)) delete held.told;
   }
 
   /** What pods had of an earlier agent under a placeholder of before: since when is not known, so it is kept from now. */
