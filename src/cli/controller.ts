@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import { randomUUID } from "node:crypto";
 import { pino } from "pino";
 import { runController } from "../controller/controller.ts";
-import { inClusterConnection } from "../kube/connection.ts";
+import { type Connection, inClusterConnection } from "../kube/connection.ts";
 
 export interface ControllerCommandOptions {
   readonly namespace: string;
@@ -24,7 +24,7 @@ export async function controllerCommand(options: ControllerCommandOptions): Prom
   const log = pino({ name: "kloak-controller", level: options.logLevel });
   await runController(
     {
-      connection: inClusterConnection(),
+      connection: await connectionOfController(),
       namespace: options.namespace,
       name: options.name,
       webhooks: options.webhooks,
@@ -42,4 +42,11 @@ export async function controllerCommand(options: ControllerCommandOptions): Prom
     stop.signal,
   );
   return 0;
+}
+
+/** A pod's own; outside of a cluster that of a kubeconfig, whose reader a pod need not load. */
+async function connectionOfController(): Promise<Connection> {
+  if ((process.env["KUBECONFIG"] ?? "") === "") return inClusterConnection();
+  const { userConnection } = await import("../kube/kubeconfig.ts");
+  return (await userConnection()).connection;
 }

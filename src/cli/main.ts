@@ -9,6 +9,7 @@ import type { AgentCommandOptions } from "./agent.ts";
 import type { AuditOptions } from "./audit.ts";
 import type { ControllerCommandOptions } from "./controller.ts";
 import type { RunOptions } from "./run.ts";
+import type { StatusOptions } from "./status.ts";
 
 const ownFailure = 125;
 const failure = 1;
@@ -37,6 +38,13 @@ const collect =
 const asIs = (text: string): string => text;
 
 const json = () => new Option("--json", "machine-readable output");
+
+/** Of which cluster, as kubectl has it. */
+const withCluster = (command: Command): Command =>
+  command
+    .option("--cluster", "of the cluster that your kubeconfig names, not of this host")
+    .option("--kubeconfig <file>", "of the cluster that this file names (default: $KUBECONFIG, ~/.kube/config)")
+    .option("--context <name>", "of the cluster of this context");
 
 program
   .command("run")
@@ -145,21 +153,21 @@ program
     process.exitCode = validateCommand(files, options);
   });
 
-program
-  .command("status")
-  .description("show what Kloak protects on this host")
+withCluster(program.command("status"))
+  .description("show what Kloak protects on this host, or in a cluster")
   .addOption(json())
-  .action(async (options: { json?: boolean }) => {
+  .action(async (options: StatusOptions) => {
     const { statusCommand } = await import("./status.ts");
     process.exitCode = await statusCommand(options);
   });
 
-program
-  .command("audit")
+withCluster(program.command("audit"))
   .description("show the audit trail, filtered")
   .option("--file <file>", "audit records as `kloak run --audit FILE` writes them (- for standard input)")
-  .option("--secret <name>", "of this secret")
-  .option("--workload <name|pid>", "of this command or process")
+  .option("-n, --namespace <name>", "in a cluster: of pods of this namespace (default: the context's)")
+  .option("-A, --all-namespaces", "in a cluster: of pods of all namespaces")
+  .option("--secret <name>", "of this secret; in a cluster namespace/name/key; * stands for any text")
+  .option("--workload <name|pid>", "of this command or process; in a cluster of this pod")
   .option("--outcome <outcome>", "substituted, refused or unprotected")
   .option("--since <time>", "not older: 10m, 2h, 3d, or a point in time (ISO 8601)")
   .option("--follow", "wait for more")

@@ -1,10 +1,20 @@
 import { askAgent } from "../agent/control.ts";
 import { hostInterface, isAlive, list } from "../run/state.ts";
 import { usualRun } from "./agent-help.ts";
+import { type ClusterOptions, clusterStatus, namesCluster, statusText } from "./cluster.ts";
 import { write } from "./report.ts";
 
-/** `kloak status`: the agent and the runs on this host. */
-export async function statusCommand(options: { readonly json?: boolean }): Promise<number> {
+export interface StatusOptions extends ClusterOptions {
+  readonly json?: boolean;
+}
+
+/** `kloak status`: the agent and the runs on this host, or the agents, pods and Secrets of a cluster. */
+export async function statusCommand(options: StatusOptions): Promise<number> {
+  if (namesCluster(options)) {
+    const status = await clusterStatus(options);
+    write(1, options.json === true ? `${JSON.stringify({ cluster: status }, null, 2)}\n` : statusText(status));
+    return 0;
+  }
   const agent = await askAgent(`${usualRun}/agent.sock`, { do: "status" }).catch(() => null);
   const runs = list().map((record) => ({
     id: record.id,

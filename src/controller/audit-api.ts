@@ -4,14 +4,14 @@
  */
 import type { TLSSocket } from "node:tls";
 import { X509Certificate } from "node:crypto";
+import { auditGroup } from "../audit/group.ts";
 import { type AuditRecord, parseFilter } from "../audit/index.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { ConfigMap } from "../kube/objects.ts";
 import { pathOf, resources } from "../kube/resource.ts";
 import { type Exchange, HttpError } from "../tls/server.ts";
-import type { AuditStore } from "./audit-store.ts";
-
-export const auditGroup = "audit.getkloak.io";
+import type { AuditStore, Entry } from "./audit-store.ts";
+import { beginStream, sendStore, whileRead } from "./stream.ts";
 
 /** Who the API server says is asking. */
 export interface User {
@@ -34,9 +34,13 @@ export interface AuditApiOptions {
   readonly store: AuditStore;
   /** State of the nodes, for `kloak status`. */
   readonly status: () => unknown;
+  /** From here on no watch is served. */
+  readonly signal: AbortSignal;
   readonly now?: () => number;
 }
 
+/** A watch says something at least so often. */
+const quietMs = 15_000;
 const frontProxyMs = 60_000;
 const mayMs = 10_000;
 const mayMax = 5000;
@@ -79,22 +83,12 @@ export class AuditApi {
     });
     const wanted = (record: AuditRecord): boolean => isIn(record, namespace) && filter(record);
     const { store } = this.#options;
-    if (query("watch") === undefined) {
-      return { kind: "RecordList", apiVersion: `${auditGroup}/v1`, items: [...store.records()].filter(wanted) };
-    }
-    response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
-    const send = (record: AuditRecord): void => {
-      // Who does not read is not waited for: the connection ends, and the next one starts anew.
-      if (wanted(record) && !response.write(`${JSON.stringify(record)}\n`) && response.writableLength > longestQueue)
-        response.destroy();
-    };
-    for (const record of store.records()) send(record);
-    const stop = store.follow(send);
-    const ping = setInterval(() => response.write("\n"), 15_000);
-    response.on("close", () => {
-      clearInterval(ping);
-      stop();
-    });
+    if (query("watch") === undefined)
+      return { kind: "RecordList", apiVersion: `${auditGroup}/v1`, items: store.records().filter(wanted) };
+    beginStream(response);
+    const text = ({ record }: Entry): string => (wanted(record) ? `${JSON.stringify(record)}\n` : "");
+    const signal = AbortSignal.any([whileRead(response), this.#options.signal]);
+    await sendStore(response, { store, text, ping: () => "\n", quietMs }, signal);
     return undefined;
   }
 
@@ -190,8 +184,6 @@ export class AuditApi {
     return value;
   }
 }
-
-const longestQueue = 4 * 1024 * 1024;
 
 const discovery = {
   kind: "APIResourceList",

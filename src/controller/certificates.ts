@@ -84,6 +84,17 @@ export async function signAgent(
 }
 
 export const agentOrganization = "kloak:agents";
+export const peerOrganization = "kloak:controllers";
+
+/** With which a replica shows others that it is one: it has the authority's key. */
+export async function makePeerCertificate(authority: KeyPair, validity: Validity): Promise<KeyPair> {
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+  const subject = [{ O: [peerOrganization] }, { CN: ["controller"] }];
+  const certificate = await sign(authority, subject, keys.publicKey, validity, [
+    new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
+  ]);
+  return { certificate, key: await privateKeyText(keys.privateKey) };
+}
 
 async function sign(
   authority: KeyPair,

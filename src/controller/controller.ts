@@ -3,6 +3,7 @@
  * records. Every replica does all of it but the shadows, which the leader writes alone.
  */
 import type { Logger } from "pino";
+import { auditGroup } from "../audit/group.ts";
 import { serveHealth } from "../health.ts";
 import { KubeClient } from "../kube/client.ts";
 import type { Connection } from "../kube/connection.ts";
@@ -14,7 +15,7 @@ import type { CertificateSource } from "../tls/certificate-source.ts";
 import { FolderCertificates } from "../tls/folder-certificates.ts";
 import { HttpsServer, type Route } from "../tls/server.ts";
 import { admitPod, admitSecret, readReview, writeReview } from "../webhook/admission.ts";
-import { AuditApi, auditGroup } from "./audit-api.ts";
+import { AuditApi } from "./audit-api.ts";
 import { AuditStore } from "./audit-store.ts";
 import { ClusterView } from "./cluster-view.ts";
 import { ControllerMetrics } from "./metrics.ts";
@@ -22,6 +23,7 @@ import { NodeApi } from "./node-api.ts";
 import { NodeIdentity } from "./node-identity.ts";
 import { OutdatedPods } from "./outdated-pods.ts";
 import { OwnCertificates } from "./own-certificates.ts";
+import { Peers } from "./peers.ts";
 import { PodEvents } from "./pod-events.ts";
 import { ShadowController } from "./shadow-controller.ts";
 import { trustApi, trustWebhooks } from "./webhook-trust.ts";
@@ -49,14 +51,19 @@ export interface ControllerOptions {
   readonly log: Logger;
 }
 
+/** A replica that is asked to end still answers for so long: those who send it requests learn of its end a little later. */
+const drainMs = 5000;
+const graceMs = 5000;
+
 /** Until `signal` is aborted. */
 export async function runController(options: ControllerOptions, signal: AbortSignal): Promise<void> {
+  const over = new AbortController();
   const { connection, namespace, name, log } = options;
   const client = new KubeClient(connection);
   const warn = (message: string): void => log.warn(message);
   const metrics = new ControllerMetrics();
   const events = new EventRecorder({ client, component: "kloak-controller", warn });
-  const store = new AuditStore();
+  const store = new AuditStore({ identity: options.identity });
   const outdated = new OutdatedPods(metrics.outdated);
   const services = serviceNames(name, namespace);
   const own = new OwnCertificates({
@@ -108,11 +115,24 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     },
     signal,
   });
+  const peers = new Peers({
+    identity: options.identity,
+    name: `${name}-peers.${namespace}.svc`,
+    port: options.ports.nodes,
+    serverName: `${name}.${namespace}.svc`,
+    certificates: own,
+    authority: () => own.authority,
+    store,
+    nodes: () => nodes.nodes,
+    signal: over.signal,
+    warn,
+  });
   const audit = new AuditApi({
     client,
     store,
+    signal: over.signal,
     status: () => ({
-      nodes: nodes.nodes,
+      nodes: peers.nodes,
       pods: view.pods.size,
       secrets: view.managed.size,
       recordsDropped: store.dropped,
@@ -120,13 +140,18 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   });
 
   const background = [
-    view.run(signal),
-    certificates.run(signal),
+    view.run(over.signal),
+    certificates.run(over.signal),
     // Agents are known by certificates of our own authority, wherever the server's own comes from.
-    ...(certificates === own ? [] : [own.run(signal)]),
+    ...(certificates === own ? [] : [own.run(over.signal)]),
   ];
   await until(() => certificates.identity !== undefined && own.authority !== undefined, signal);
-  if (signal.aborted) return;
+  if (signal.aborted) {
+    over.abort();
+    await Promise.all(background);
+    return;
+  }
+  background.push(peers.run(over.signal));
   const webhook = await HttpsServer.listen({
     certificates,
     port: options.ports.webhook,
@@ -136,7 +161,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   const nodeServer = await HttpsServer.listen({
     certificates: own,
     port: options.ports.nodes,
-    routes: nodes.routes,
+    routes: { ...nodes.routes, "GET /v1/peer": (exchange) => peers.serve(exchange) },
     askCertificate: true,
     warn,
   });
@@ -150,8 +175,8 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   });
   const health = await serveHealth({
     port: options.ports.metrics,
-    isReady: () => view.hasSynced,
-    notReady: "not in sync with the API server yet",
+    isReady: () => view.hasSynced && !signal.aborted,
+    notReady: "not in sync with the API server yet, or about to end",
     metrics: async () => {
       metrics.feeds.set(nodes.nodes.length);
       return { type: metrics.registry.contentType, text: await metrics.registry.metrics() };
@@ -170,8 +195,11 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     await Promise.all([queue.run(leading), keepTrust(client, options, own, leading)]);
     metrics.leader.set(0);
   });
+  log.info("ending");
+  await sleep(drainMs);
+  over.abort();
   health.close();
-  await Promise.all([webhook.close(), nodeServer.close(), auditServer.close()]);
+  await Promise.all([webhook, nodeServer, auditServer].map((server) => server.close(graceMs)));
   await Promise.all(background);
   client.close();
 }

@@ -10,6 +10,7 @@ import { readRecords } from "./agent-records.ts";
 import { type KeyPair, signAgent, validFor } from "./certificates.ts";
 import { FeedCursor, type FeedLine, type PodState } from "./node-feed.ts";
 import type { NodeIdentity } from "./node-identity.ts";
+import { beginStream, sendText, whileRead } from "./stream.ts";
 
 export interface NodeApiOptions {
   readonly identity: NodeIdentity;
@@ -78,23 +79,20 @@ export class NodeApi {
 
   async #feed({ request, response, socket }: Exchange): Promise<undefined> {
     const { authorization } = request.headers;
+    if (this.#options.signal.aborted) throw new HttpError(503, "this replica is about to end; another takes over");
     const { node } = await this.#options.identity.ofConnection(socket, authorization);
     const bells = this.#bells.get(node) ?? new Set();
     if (bells.size >= streamsMax) throw new HttpError(429, `node ${node} has ${streamsMax} streams already`);
     this.#bells.set(node, bells);
-    const ended = new AbortController();
-    response.on("close", () => ended.abort());
-    const signal = AbortSignal.any([ended.signal, this.#options.signal]);
+    const signal = AbortSignal.any([whileRead(response), this.#options.signal]);
     let bell = new AbortController();
     const ring = (): void => bell.abort();
     bells.add(ring);
     try {
-      response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
+      beginStream(response);
       const cursor = new FeedCursor();
-      const send = async (lines: readonly FeedLine[]): Promise<void> => {
-        const text = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
-        if (text !== "" && !response.write(text)) await drained(response, signal);
-      };
+      const send = (lines: readonly FeedLine[]): Promise<void> =>
+        sendText(response, lines.map((line) => `${JSON.stringify(line)}\n`).join(""), signal);
       await send([...cursor.advance(await this.#options.stateOf(node)), { type: "synced" }]);
       while (!signal.aborted) {
         await sleep(pingMs, AbortSignal.any([bell.signal, signal]));
@@ -134,18 +132,4 @@ export class NodeApi {
     for (const record of records) this.#options.record(record);
     return { accepted: records.length };
   }
-}
-
-/** Until the other side has read; a reader that does not must not fill our memory. */
-async function drained(response: Exchange["response"], signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      response.off("drain", done);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    response.on("drain", done);
-    signal.addEventListener("abort", done);
-    if (signal.aborted) done();
-  });
 }

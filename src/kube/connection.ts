@@ -19,7 +19,7 @@ export interface Connection {
 }
 
 /** Where the kubelet puts a pod's own credentials. */
-const serviceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccount";
+export const serviceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /**
  * A pod's own connection. Read here and not by a client library, which would take more memory than the rest of an agent.

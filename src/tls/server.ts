@@ -86,10 +86,13 @@ export class HttpsServer {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  async close(): Promise<void> {
+  /** Takes no more connections; what is under way may end, for as long as `graceMs`. */
+  async close(graceMs = 0): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeAllConnections();
+    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    this.#server.closeIdleConnections();
     await closed;
+    clearTimeout(timer);
   }
 }
 

@@ -99,8 +99,6 @@ before(async () => {
     "kloak-system",
     "--create-namespace",
     ...release,
-    "--set",
-    "controller.replicas=1",
     "--wait",
     "--timeout",
     "120s",
@@ -176,6 +174,47 @@ test("a placeholder that leaked to another pod or namespace is inert there, and 
           outcome === "refused" && reason === "not-bound" && workload?.kind === "pod" && workload.name === mark,
       ),
     );
+  }
+});
+
+test("kloak audit and status, as a user of a kubeconfig who may see this and not that", async () => {
+  const alice = await cluster.userOf("first", "alice");
+  const bob = await cluster.userOf("first", "bob");
+  const subject = "--serviceaccount=first:alice";
+  await cluster.kubectl("-n", "first", "create", "rolebinding", "alice", "--clusterrole=kloak-audit-viewer", subject);
+  await until("alice's rights", async () => (await cluster.kloak("audit", "--kubeconfig", alice)).status === 0);
+  const own = await cluster.kloak("audit", "--kubeconfig", alice, "--json", "--outcome", "substituted");
+  const lines = own.stdout.split("\n").filter((line) => line !== "");
+  const seen = lines.map((line) => JSON.parse(line) as AuditRecord);
+  assert.ok(seen.some(({ workload }) => workload?.kind === "pod" && workload.name === "on-node-a"));
+  for (const { workload, outcome } of seen)
+    assert.deepEqual([workload?.kind === "pod" && workload.namespace, outcome], ["first", "substituted"]);
+  const admin = cluster.node.kubeconfig;
+  const all = await cluster.kloak("audit", "--kubeconfig", admin, "-A", "--workload", "other/thief");
+  assert.match(all.stdout, /refused .*not-bound/);
+  const status = await cluster.kloak("status", "--kubeconfig", admin, "--json");
+  const { cluster: state } = JSON.parse(status.stdout) as { cluster: { nodes: string[] } };
+  assert.deepEqual(state.nodes.toSorted(), ["node-a", "node-b"], "agents are connected to either replica");
+
+  const refused: readonly [readonly string[], RegExp][] = [
+    [["audit", "--kubeconfig", alice, "-A"], /context alice of .* may not see records of all namespaces.*--namespace/],
+    [
+      ["audit", "--kubeconfig", alice, "-n", "other"],
+      /may not see records of namespace other.*kubectl -n other create rolebinding/,
+    ],
+    [["status", "--kubeconfig", alice], /may not see status of all namespaces/],
+    [["audit", "--kubeconfig", bob], /context bob of .* may not see records of namespace first.*kloak-audit-viewer/],
+    [["audit", "--kubeconfig", bob, "--follow"], /may not see records of namespace first/],
+    [
+      ["audit", "--kubeconfig", alice, "--context", "carol"],
+      /has no context carol, but alice; name one with --context/,
+    ],
+    [["audit", "--kubeconfig", alice, "--since", "yesterday"], /is no time/],
+  ];
+  for (const [args, message] of refused) {
+    const { status, stderr, stdout } = await cluster.kloak(...args);
+    assert.deepEqual([status, stdout], [1, ""], args.join(" "));
+    assert.match(stderr, message);
   }
 });
 
@@ -262,6 +301,64 @@ test("agents and controller are killed under load: no request fails, none goes o
   await cluster.apply(callerPod("first", "after", tokenOf("key"), { COUNT: "3" }));
   await until("requests of a pod that starts afterwards", async () => tokensOf("after").length >= 3);
   assert.ok(tokensOf("after").every((token) => !token.startsWith("kloak:")));
+});
+
+test("leader ended, watches cut, API server restarted, under load: no admission fails, no record is lost", async () => {
+  const lease = ["-n", "kloak-system", "get", "lease", "kloak-controller", "-o", "jsonpath={.spec.holderIdentity}"];
+  const leader = async () => (await cluster.kubectl(...lease)).replace(/_.*/, "");
+  await until("a leader", async () => (await leader()) !== "");
+  await cluster.apply(callerPod("first", "steady", tokenOf("key")));
+  await until("its requests", async () => tokensOf("steady").length > 5);
+  const dry = pod("first", "dry", tokenOf("key"));
+  let admitted = 0;
+  const over = new AbortController();
+  const failures: string[] = [];
+  const admissions = (async () => {
+    while (!over.signal.aborted) {
+      const { status, stderr } = await cluster.tryDryRun(dry);
+      // That there is no API server is not the webhook's doing.
+      if (status === 0) admitted += 1;
+      else if (/webhook/.test(stderr)) failures.push(stderr);
+    }
+  })();
+  try {
+    for (let turn = 0; turn < 2; turn++) {
+      const before = await leader();
+      const asked = admitted;
+      await cluster.kubectl("-n", "kloak-system", "delete", "pod", before);
+      await until("another leader", async () => !["", before].includes(await leader()));
+      await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=60s");
+      await until("more admissions", async () => admitted > asked + 10);
+    }
+    await cluster.restartApiServer();
+    await cluster.apply(secret("first", "later", { token: "sk-live-a-later-secret" }));
+    await until(
+      "a shadow, made after the restart",
+      async () => (await cluster.tryKubectl("-n", "first", "get", "secret", "later-kloak")).status === 0,
+    );
+    const asked = admitted;
+    await until("more admissions", async () => admitted > asked + 10);
+  } finally {
+    over.abort();
+    await admissions;
+  }
+  assert.deepEqual(failures, []);
+  await cluster.kubectl("-n", "first", "delete", "pod", "steady", "--grace-period=1");
+  const sent = tokensOf("steady");
+  assert.ok(sent.every((token) => !token.startsWith("kloak:")));
+  let told = 0;
+  await until(
+    `a record of each of ${sent.length} requests`,
+    async () => {
+      const about = (await records("first")).filter(
+        ({ workload, outcome }) => workload?.kind === "pod" && workload.name === "steady" && outcome === "substituted",
+      );
+      told = about.length;
+      return told >= sent.length;
+    },
+    30_000,
+  ).catch(() => undefined);
+  assert.equal(told, sent.length);
 });
 
 test("the node API answers nobody but an agent, for its own node", async () => {

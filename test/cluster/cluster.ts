@@ -73,6 +73,13 @@ export class Cluster {
     return this.tryKubectl("apply", "-f", file);
   }
 
+  /** Whether the API server, and the webhooks that it asks, would take this object. */
+  async tryDryRun(object: object): Promise<Output> {
+    const file = join(this.#work, "dry-run.json");
+    writeFileSync(file, JSON.stringify(object));
+    return this.tryKubectl("create", "--dry-run=server", "-f", file);
+  }
+
   /** A namespace that is ready for pods. */
   async namespace(name: string, labels: Readonly<Record<string, string>> = {}): Promise<void> {
     await this.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name, labels } });
@@ -80,6 +87,37 @@ export class Cluster {
       `service account of ${name}`,
       async () => (await this.tryKubectl("-n", name, "get", "sa", "default")).status === 0,
     );
+  }
+
+  /** Its watches are cut, and for some seconds it answers nobody. */
+  restartApiServer(): Promise<void> {
+    return this.#script("restart-apiserver.sh", () => undefined);
+  }
+
+  /** A kubeconfig of a service account of its own, whose token comes from a credential plugin. */
+  async userOf(namespace: string, name: string): Promise<string> {
+    await this.kubectl("-n", namespace, "create", "serviceaccount", name);
+    const token = (await this.kubectl("-n", namespace, "create", "token", name)).trim();
+    const apiVersion = "client.authentication.k8s.io/v1";
+    const credential = JSON.stringify({ apiVersion, kind: "ExecCredential", status: { token } });
+    const config = {
+      apiVersion: "v1",
+      kind: "Config",
+      "current-context": name,
+      contexts: [{ name, context: { cluster: "c", user: name, namespace } }],
+      clusters: [{ name: "c", cluster: { server: this.server, "certificate-authority": join(data, "pki/ca.crt") } }],
+      users: [{ name, user: { exec: { apiVersion, command: "echo", args: [credential], interactiveMode: "Never" } } }],
+    };
+    const file = join(this.#work, `${namespace}-${name}.kubeconfig`);
+    writeFileSync(file, JSON.stringify(config));
+    return file;
+  }
+
+  readonly server = "https://10.240.0.11:6443";
+
+  /** `kloak` of this clone, on this machine. */
+  kloak(...args: readonly string[]): Promise<Output> {
+    return this.#run(join(projectRoot, "bin/kloak"), args);
   }
 
   get node(): { readonly kubeconfig: string; readonly data: string } {

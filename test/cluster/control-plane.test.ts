@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
+import type { AuditRecord } from "../../src/audit/index.ts";
 import type { Pod, Secret } from "../../src/kube/objects.ts";
 import { Cluster, requireCluster, until } from "./cluster.ts";
 import { chart, decode, encode, pod, release, secret, tokenOf } from "./fixtures.ts";
@@ -232,8 +233,9 @@ test("audit API: the API server says who asks, and its rules what they see", asy
       )) === "True",
   );
   const path = "/apis/audit.getkloak.io/v1/namespaces/cloaked/records";
-  const list = JSON.parse(await cluster.kubectl("get", "--raw", path)) as { kind: string; items: unknown[] };
-  assert.deepEqual([list.kind, list.items], ["RecordList", []]);
+  const list = JSON.parse(await cluster.kubectl("get", "--raw", path)) as { kind: string; items: AuditRecord[] };
+  assert.equal(list.kind, "RecordList");
+  for (const { workload } of list.items) assert.equal(workload?.kind === "pod" && workload.namespace, "cloaked");
   const alice = await cluster.tryKubectl("get", "--raw", path, "--as=alice");
   assert.match(alice.stderr, /alice|[Ff]orbidden/);
   assert.notEqual(alice.status, 0);
