@@ -107,6 +107,7 @@ export class Agent {
   #closing = false;
   #started = false;
   #inherited = false;
+  #saidOrder = false;
 
   private constructor(options: AgentOptions, dataplane: Dataplane) {
     this.#options = options;
@@ -223,8 +224,11 @@ export class Agent {
     try {
       this.#putBack.set(ifindex, keepOrder(ifindex));
     } catch (error) {
+      // What stands in the way is the same for every interface: a /sys that cannot be written.
+      const say = this.#saidOrder ? this.#options.detail : this.#options.warn;
+      this.#saidOrder = true;
       const why = error instanceof Error ? error.message : String(error);
-      this.#options.warn?.(`uploads may be slow, as segments can overtake each other on interface ${ifindex}: ${why}`);
+      say?.(`uploads may be slow, as segments can overtake each other on interface ${ifindex}: ${why}`);
     }
   }
 

@@ -36,7 +36,8 @@ export interface WantedSecret {
 
 /** What a source asks of the agent. Each may be said again, and then changes only what is different. */
 export interface WorkloadSink {
-  workload(wanted: WantedWorkload): Promise<void>;
+  /** Resolves to whether it was not known before, to an earlier agent either. */
+  workload(wanted: WantedWorkload): Promise<boolean>;
   workloadGone(id: string): void;
   secret(wanted: WantedSecret): void;
   secretGone(id: string): void;

@@ -16,7 +16,7 @@ export class Supervisor implements WorkloadSink {
   }
 
   /** @throws KloakError if there is no such namespace or interface */
-  async workload(wanted: WantedWorkload): Promise<void> {
+  async workload(wanted: WantedWorkload): Promise<boolean> {
     const { id, netns, about, process } = wanted;
     this.#workloads.add(id);
     const cookie = cookieOf(wanted);
@@ -28,6 +28,7 @@ export class Supervisor implements WorkloadSink {
     if (workload.ifindex !== ifindex) this.#agent.attachInterface(workload, ifindex, { lease: false });
     if (process !== undefined) await this.#agent.guard(process);
     this.#agent.hookAll();
+    return known === undefined;
   }
 
   workloadGone(id: string): void {

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { join } from "node:path";
 import { Agent } from "../agent/agent.ts";
-import { lostRecord } from "../audit/index.ts";
+import { type AuditRecord, lostRecord, unprotectedRecord, type Workload } from "../audit/index.ts";
 import { Control } from "../agent/control.ts";
 import { metricsText, metricsType } from "../agent/metrics.ts";
 import { serveHealth } from "../health.ts";
@@ -29,6 +29,10 @@ export interface AgentCommandOptions extends Manner {
   readonly runtime?: readonly string[];
   readonly healthPort?: number;
 }
+
+const foundRunning =
+  "Its containers ran before the agent of this node was ready. Connections that they had opened by then send placeholders " +
+  "as they are; new ones are served. Restart the pod if it does not connect again by itself.";
 
 /** Returns the exit status: 0 when told to end, or relieved by another agent. */
 export async function agentCommand(options: AgentCommandOptions): Promise<number> {
@@ -79,15 +83,18 @@ async function acquire(
 async function serve(options: AgentCommandOptions, report: Report, dataplane: Dataplane): Promise<void> {
   const { state, run } = options;
   const trail = new Trail(options.audit, report);
-  const cluster = await joinCluster(options, report);
+  const cluster = await joinCluster(options, report, (pod) =>
+    record(unprotectedRecord(new Date(), pod, null, foundRunning)),
+  );
+  const record = (each: AuditRecord): void => {
+    trail.add(each);
+    cluster?.outbox.add(each);
+  };
   const agent = await Agent.open({
     dataplane,
     gate: { socket: join(run, "gate.sock"), links: join(state, "v1/links") },
     ...(cluster && { runtimes: { paths: options.runtime ?? [], starting: () => cluster.source.starting() } }),
-    audit: (record) => {
-      trail.add(record);
-      cluster?.outbox.add(record);
-    },
+    audit: record,
     detail: (message) => report.detail(message),
     warn: (message) => report.warn(message),
   });
@@ -141,7 +148,11 @@ function gaugesOf(agent: Agent): Readonly<Record<string, number>> {
 }
 
 /** What a node's agent needs beside the engine; loaded only where it is wanted. */
-async function joinCluster({ controller, ca, token, node }: AgentCommandOptions, report: Report) {
+async function joinCluster(
+  { controller, ca, token, node }: AgentCommandOptions,
+  report: Report,
+  late: (pod: Workload) => void,
+) {
   if (controller === undefined) return undefined;
   if (node === undefined) throw new KloakError("node-missing", "--controller needs --node, the name of this node");
   const { ControllerLink } = await import("../agent/kubernetes/controller-link.ts");
@@ -150,7 +161,7 @@ async function joinCluster({ controller, ca, token, node }: AgentCommandOptions,
   const warn = (message: string): void => report.warn(message);
   const link = new ControllerLink({ server: new URL(controller), caFile: ca, tokenFile: token, warn });
   return {
-    source: new KubernetesSource({ link, node, warn }),
+    source: new KubernetesSource({ link, node, warn, late }),
     outbox: new Outbox(link, (count) => lostRecord(new Date(), count)),
   };
 }

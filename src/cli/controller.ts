@@ -10,6 +10,7 @@ export interface ControllerCommandOptions {
   readonly webhooks: string;
   readonly agent: string;
   readonly certificates?: string;
+  readonly onlyReadyNodes?: boolean;
   readonly webhookPort: number;
   readonly nodesPort: number;
   readonly auditPort: number;
@@ -31,6 +32,7 @@ export async function controllerCommand(options: ControllerCommandOptions): Prom
       agent: options.agent,
       identity: `${hostname()}_${randomUUID()}`,
       certificates: options.certificates,
+      onlyReadyNodes: options.onlyReadyNodes ?? false,
       ports: {
         webhook: options.webhookPort,
         nodes: options.nodesPort,

@@ -193,6 +193,7 @@ program
   .option("--webhooks <name>", "name of our webhook configurations", "kloak")
   .option("--agent <name>", "service account of the agents", "kloak-agent")
   .option("--certificates <folder>", "tls.crt, tls.key and ca.crt made by others (default: made here)")
+  .option("--only-ready-nodes", "label nodes whose agent is ready, and let cloaked pods go to no others")
   .option("--webhook-port <port>", "admission webhooks", parsePort, 9443)
   .option("--nodes-port <port>", "API for agents", parsePort, 9444)
   .option("--audit-port <port>", "aggregated API audit.getkloak.io", parsePort, 9445)

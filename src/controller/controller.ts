@@ -25,6 +25,7 @@ import { OutdatedPods } from "./outdated-pods.ts";
 import { OwnCertificates } from "./own-certificates.ts";
 import { Peers } from "./peers.ts";
 import { PodEvents } from "./pod-events.ts";
+import { keepReadyNodes } from "./ready-nodes.ts";
 import { ShadowController } from "./shadow-controller.ts";
 import { trustApi, trustWebhooks } from "./webhook-trust.ts";
 
@@ -42,6 +43,8 @@ export interface ControllerOptions {
   readonly identity: string;
   /** A folder with the certificate of webhook and APIs, from cert-manager or by hand; undefined: we make our own. */
   readonly certificates: string | undefined;
+  /** Whether cloaked pods wait for nodes whose agent is ready. */
+  readonly onlyReadyNodes: boolean;
   readonly ports: {
     readonly webhook: number;
     readonly nodes: number;
@@ -155,7 +158,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   const webhook = await HttpsServer.listen({
     certificates,
     port: options.ports.webhook,
-    routes: webhookRoutes(view, metrics),
+    routes: webhookRoutes(view, metrics, options.onlyReadyNodes),
     warn,
   });
   const nodeServer = await HttpsServer.listen({
@@ -192,7 +195,11 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     for (const secret of view.managed.values()) queue.add(keyOfSecret(secret));
     for (const shadow of view.shadows.values())
       ShadowController.originalKeys(keyOfSecret(shadow)).forEach((key) => queue.add(key));
-    await Promise.all([queue.run(leading), keepTrust(client, options, own, leading)]);
+    await Promise.all([
+      queue.run(leading),
+      keepTrust(client, options, certificates, leading),
+      options.onlyReadyNodes ? keepReadyNodes({ client, namespace, warn }, leading) : undefined,
+    ]);
     metrics.leader.set(0);
   });
   log.info("ending");
@@ -204,27 +211,33 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   client.close();
 }
 
-function webhookRoutes(view: ClusterView, metrics: ControllerMetrics): Readonly<Record<string, Route>> {
+function webhookRoutes(
+  view: ClusterView,
+  metrics: ControllerMetrics,
+  onlyReadyNodes: boolean,
+): Readonly<Record<string, Route>> {
   const answered = (kind: string, response: ReturnType<typeof admitSecret>): unknown => {
     metrics.admissions.inc({ kind, allowed: String(response.allowed) });
     return writeReview(response);
   };
   return {
-    "POST /pods": async ({ json }) => answered("pod", await admitPod(readReview(await json()), view)),
+    "POST /pods": async ({ json }) => answered("pod", await admitPod(readReview(await json()), view, onlyReadyNodes)),
     "POST /secrets": async ({ json }) => answered("secret", admitSecret(readReview(await json()))),
   };
 }
 
-/** Keeps the `caBundle` of webhooks and audit API right; where certificates are provided, so is that. */
+/**
+ * Keeps the `caBundle` of webhooks and audit API right. Also where certificates are provided and the chart says whom to
+ * trust: a leader that leaves, and made its own, may have written after it.
+ */
 async function keepTrust(
   client: KubeClient,
-  { webhooks, certificates, log }: ControllerOptions,
-  own: OwnCertificates,
+  { webhooks, log }: ControllerOptions,
+  certificates: CertificateSource,
   signal: AbortSignal,
 ): Promise<void> {
-  if (certificates !== undefined) return;
   while (!signal.aborted) {
-    const { identity } = own;
+    const { identity } = certificates;
     if (identity !== undefined) {
       await Promise.all([
         trustWebhooks(client, webhooks, identity.trust),

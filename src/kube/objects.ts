@@ -97,6 +97,7 @@ export interface Volume {
 
 export interface PodSpec {
   readonly nodeName?: string;
+  readonly nodeSelector?: Readonly<Record<string, string>>;
   readonly serviceAccountName?: string;
   readonly hostNetwork?: boolean;
   readonly hostPID?: boolean;
@@ -109,7 +110,17 @@ export interface PodSpec {
 
 export interface Pod extends KubeObject {
   readonly spec: PodSpec;
-  readonly status?: { readonly phase?: string; readonly podIP?: string };
+  readonly status?: { readonly phase?: string; readonly podIP?: string; readonly conditions?: readonly Condition[] };
+}
+
+export interface Condition {
+  readonly type: string;
+  /** `True`, `False` or `Unknown`. */
+  readonly status: string;
+}
+
+export interface Node extends KubeObject {
+  readonly status?: { readonly conditions?: readonly Condition[] };
 }
 
 /** `namespace/name`, or the name alone. */

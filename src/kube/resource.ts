@@ -17,6 +17,7 @@ export const resources = {
   secrets: core("Secret", "secrets"),
   pods: core("Pod", "pods"),
   namespaces: core("Namespace", "namespaces", false),
+  nodes: core("Node", "nodes", false),
   configMaps: core("ConfigMap", "configmaps"),
   events: core("Event", "events"),
   leases: { apiVersion: "coordination.k8s.io/v1", kind: "Lease", plural: "leases", namespaced: true },

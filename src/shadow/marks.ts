@@ -7,6 +7,8 @@ export const managedLabel = `${domain}managed`;
 export const ownerLabel = `${domain}owner`;
 /** Set on every pod that was cloaked. */
 export const cloakedAnnotation = `${domain}enabled`;
+/** On nodes whose agent is ready, and asked for by cloaked pods. */
+export const readyNode = { label: `${domain}agent`, value: "ready" } as const;
 
 export function shadowNameOf(name: string): string {
   return name + shadowSuffix;

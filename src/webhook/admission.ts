@@ -6,7 +6,7 @@ import { cloakedAnnotation } from "../shadow/marks.ts";
 import { secretUses } from "../shadow/uses.ts";
 import { defeats, refusalOf } from "./defeats.ts";
 import type { Operation } from "../kube/json-patch.ts";
-import { cloakPod } from "./pod.ts";
+import { cloakPod, placePod } from "./pod.ts";
 import { secretVerdict } from "./secret.ts";
 
 export interface AdmissionRequest {
@@ -48,8 +48,15 @@ export function writeReview(response: AdmissionResponse): unknown {
   return { apiVersion: "admission.k8s.io/v1", kind: "AdmissionReview", response };
 }
 
-/** Cloaks a pod, or says why it cannot be. */
-export async function admitPod(request: AdmissionRequest, around: Surroundings): Promise<AdmissionResponse> {
+/**
+ * Cloaks a pod, or says why it cannot be.
+ * @param onlyReadyNodes whether nodes are labelled by whether their agent is ready
+ */
+export async function admitPod(
+  request: AdmissionRequest,
+  around: Surroundings,
+  onlyReadyNodes = false,
+): Promise<AdmissionResponse> {
   const { uid, namespace = "" } = request;
   const pod = podOf(request);
   if (pod === undefined) return { uid, allowed: true };
@@ -58,7 +65,11 @@ export async function admitPod(request: AdmissionRequest, around: Surroundings):
   if (found.length > 0) return refuse(uid, refusalOf(found));
   const names = [...new Set(secretUses(pod.spec).map(({ secret }) => secret))];
   const managed = await around.managedAmong(namespace, names);
-  const operations = cloakPod(pod, (name) => managed.has(name), request.subResource !== "ephemeralcontainers");
+  const isNew = request.subResource !== "ephemeralcontainers";
+  const operations = [
+    ...cloakPod(pod, (name) => managed.has(name), isNew),
+    ...(onlyReadyNodes && isNew ? placePod(pod) : []),
+  ];
   return operations.length === 0 ? { uid, allowed: true } : { uid, allowed: true, ...encoded(operations) };
 }
 

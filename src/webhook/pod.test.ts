@@ -7,7 +7,7 @@ import type { KubeObject, Pod, PodSpec } from "../kube/objects.ts";
 import { secretUses } from "../shadow/uses.ts";
 import { type AdmissionRequest, admitPod, admitSecret, readReview, type Surroundings } from "./admission.ts";
 import { allowAnnotation, defeats } from "./defeats.ts";
-import { cloakPod } from "./pod.ts";
+import { cloakPod, placePod } from "./pod.ts";
 
 const spec: PodSpec = {
   volumes: [
@@ -101,6 +101,21 @@ test("any pod: after cloaking, no use of a managed Secret is left", () => {
       assert.equal(secretUses(cloaked.spec).length, secretUses(spec).length);
     }),
   );
+});
+
+test("a pod asks for a node whose agent is ready, beside what it asks for itself", () => {
+  for (const [own, wanted] of [
+    [undefined, { "getkloak.io/agent": "ready" }],
+    [
+      { disk: "fast", "getkloak.io/agent": "any" },
+      { disk: "fast", "getkloak.io/agent": "ready" },
+    ],
+  ] as const) {
+    const pod: Pod = { metadata: { name: "p" }, spec: { ...spec, ...(own && { nodeSelector: own }) } };
+    const placed = applied(pod, placePod(pod));
+    assert.deepEqual(placed.spec.nodeSelector, wanted);
+    assert.deepEqual(placePod(placed), [], "once is enough");
+  }
 });
 
 const defeating: readonly { name: string; spec: Partial<PodSpec> }[] = [

@@ -3,7 +3,7 @@
  */
 import { type Operation, pointer } from "../kube/json-patch.ts";
 import type { Pod } from "../kube/objects.ts";
-import { cloakedAnnotation, shadowNameOf } from "../shadow/marks.ts";
+import { cloakedAnnotation, readyNode, shadowNameOf } from "../shadow/marks.ts";
 import { secretUses } from "../shadow/uses.ts";
 
 /**
@@ -21,5 +21,14 @@ export function cloakPod(pod: Pod, isManaged: (secret: string) => boolean, mark:
     ...(annotations === undefined ? [{ op: "add", path: pointer("metadata", "annotations"), value: {} } as const] : []),
     { op: "add", path: pointer("metadata", "annotations", cloakedAnnotation), value: "true" },
     ...operations,
+  ];
+}
+
+/** The patch that keeps a pod from nodes whose agent is not ready. */
+export function placePod({ spec: { nodeSelector } }: Pod): readonly Operation[] {
+  if (nodeSelector?.[readyNode.label] === readyNode.value) return [];
+  return [
+    ...(nodeSelector === undefined ? [{ op: "add", path: pointer("spec", "nodeSelector"), value: {} } as const] : []),
+    { op: "add", path: pointer("spec", "nodeSelector", readyNode.label), value: readyNode.value },
   ];
 }

@@ -5,7 +5,8 @@ import { after, before, test } from "node:test";
 import type { AuditRecord } from "../../src/audit/index.ts";
 import type { Secret } from "../../src/kube/objects.ts";
 import { Cluster, requireCluster, until } from "./cluster.ts";
-import { chart, decode, pod, release, secret, tokenOf } from "./fixtures.ts";
+import { Callers } from "./callers.ts";
+import { chart, decode, pod, secret, tokenOf } from "./fixtures.ts";
 import { Upstream } from "./upstream.ts";
 
 requireCluster();
@@ -13,55 +14,7 @@ const host = "upstream.test";
 const value = "sk-live-xyz123abc456";
 let cluster: Cluster;
 let upstream: Upstream;
-
-/** Calls the server over and over on one connection, with what it has in TOKEN or in the file; says each outcome. */
-const caller = `
-const https = require("https"), fs = require("fs"), agent = new https.Agent({ keepAlive: true });
-const count = Number(process.env.COUNT ?? 1e9), host = process.env.HOST ?? "${host}";
-function token() { return process.env.TOKEN ?? fs.readFileSync("/secret/token", "utf8"); }
-function call(left) {
-  if (!left) process.exit(0);
-  https.get({ agent, host, port: process.env.PORT, headers: { authorization: "Bearer " + token() + " " + (process.env.MARK ?? "") } }, (r) => {
-    r.resume().on("end", () => { console.log("status", r.statusCode); setTimeout(call, 100, left - 1); });
-  }).on("error", (e) => { console.log("failed", e.message); setTimeout(call, 100, left - 1); });
-}
-call(count);`;
-
-function callerPod(namespace: string, name: string, source: object, env: Record<string, string> = {}) {
-  const variables = { PORT: String(upstream.port), NODE_EXTRA_CA_CERTS: "/ca/ca.pem", MARK: name, ...env };
-  const { env: own = [], ...rest } = source as { env?: object[] };
-  const container = {
-    command: ["node", "-e", caller],
-    env: [...own, ...Object.entries(variables).map(([name, value]) => ({ name, value }))],
-    volumeMounts: [{ name: "ca", mountPath: "/ca" }],
-    ...rest,
-  };
-  return pod(namespace, name, container, {}, { volumes: [{ name: "ca", configMap: { name: "roots" } }] });
-}
-
-async function workspace(name: string, value: string): Promise<void> {
-  await cluster.namespace(name, { "getkloak.io/enabled": "true" });
-  const annotations = { "getkloak.io/hosts": `${host}:${upstream.port}`, "getkloak.io/ca": "roots" };
-  await cluster.apply(
-    {
-      apiVersion: "v1",
-      kind: "ConfigMap",
-      metadata: { namespace: name, name: "roots" },
-      data: { "ca.pem": upstream.authority },
-    },
-    secret(name, "key", { token: value }, { labels: { "getkloak.io/enabled": "true" }, annotations }),
-  );
-  await until(
-    `the shadow in ${name}`,
-    async () => (await cluster.tryKubectl("-n", name, "get", "secret", "key-kloak")).status === 0,
-  );
-}
-
-/** What the server got of this pod. */
-const tokensOf = (mark: string): string[] =>
-  upstream.received
-    .filter(({ authorization }) => authorization.endsWith(` ${mark}`))
-    .map(({ authorization }) => authorization.split(" ")[1] ?? "");
+let callers: Callers;
 
 async function records(namespace: string): Promise<readonly AuditRecord[]> {
   const list = await cluster.kubectl("get", "--raw", `/apis/audit.getkloak.io/v1/namespaces/${namespace}/records`);
@@ -91,6 +44,7 @@ async function saidOf(namespace: string, names: readonly string[]): Promise<stri
 before(async () => {
   cluster = await Cluster.up((line) => console.error(`# ${line}`));
   upstream = await Upstream.start(host, "10.240.0.1");
+  callers = new Callers(cluster, upstream);
   await cluster.helm(
     "install",
     "kloak",
@@ -98,7 +52,6 @@ before(async () => {
     "-n",
     "kloak-system",
     "--create-namespace",
-    ...release,
     "--wait",
     "--timeout",
     "120s",
@@ -110,14 +63,14 @@ after(async () => {
 });
 
 test("the server gets the secret from a pod's first request on, on every node; the pod never holds it", async () => {
-  await workspace("first", value);
+  await callers.workspace("first", value);
   for (const node of ["node-a", "node-b"]) {
-    const made = callerPod("first", `on-${node}`, tokenOf("key"));
-    await cluster.apply({ ...made, spec: { ...made.spec, nodeName: node } });
+    const made = callers.pod("first", `on-${node}`, tokenOf("key"));
+    await cluster.apply({ ...made, spec: { ...made.spec, nodeSelector: { "kubernetes.io/hostname": node } } });
   }
   for (const mark of ["on-node-a", "on-node-b"]) {
-    await until(`ten requests of ${mark}`, async () => tokensOf(mark).length >= 10);
-    assert.deepEqual([...new Set(tokensOf(mark))], [value]);
+    await until(`ten requests of ${mark}`, async () => callers.tokensOf(mark).length >= 10);
+    assert.deepEqual([...new Set(callers.tokensOf(mark))], [value]);
     const inside = await cluster.kubectl(
       "-n",
       "first",
@@ -135,9 +88,9 @@ test("the server gets the secret from a pod's first request on, on every node; t
 
 test("pods that make one request at once and end: each is substituted", async () => {
   const names = Array.from({ length: 12 }, (_, index) => `brief-${index}`);
-  await cluster.apply(...names.map((name) => callerPod("first", name, tokenOf("key"), { COUNT: "1" })));
-  await until("all requests", async () => names.every((name) => tokensOf(name).length === 1));
-  const inert = names.filter((name) => tokensOf(name)[0] !== value);
+  await cluster.apply(...names.map((name) => callers.pod("first", name, tokenOf("key"), { COUNT: "1" })));
+  await until("all requests", async () => names.every((name) => callers.tokensOf(name).length === 1));
+  const inert = names.filter((name) => callers.tokensOf(name)[0] !== value);
   assert.deepEqual(inert, [], inert.length === 0 ? "" : `what is said of them: ${await saidOf("first", inert)}`);
 });
 
@@ -155,19 +108,19 @@ test("every substitution has its record, with namespace, pod, node and key", asy
 });
 
 test("a placeholder that leaked to another pod or namespace is inert there, and recorded", async () => {
-  await workspace("other", "sk-live-othersecret1");
+  await callers.workspace("other", "sk-live-othersecret1");
   const shadow = await cluster.get<Secret>("-n", "first", "secret", "key-kloak");
   const leaked = decode(shadow.data?.["token"]);
   await cluster.apply(
-    callerPod("other", "thief", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
-    callerPod("first", "neighbour", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
+    callers.pod("other", "thief", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
+    callers.pod("first", "neighbour", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
   );
   for (const [namespace, mark] of [
     ["other", "thief"],
     ["first", "neighbour"],
   ] as const) {
-    await until(`requests of ${mark}`, async () => tokensOf(mark).length >= 3);
-    assert.deepEqual([...new Set(tokensOf(mark))], [leaked]);
+    await until(`requests of ${mark}`, async () => callers.tokensOf(mark).length >= 3);
+    assert.deepEqual([...new Set(callers.tokensOf(mark))], [leaked]);
     await until(`a refusal of ${mark}`, async () =>
       (await records(namespace)).some(
         ({ outcome, reason, workload }) =>
@@ -219,14 +172,14 @@ test("kloak audit and status, as a user of a kubeconfig who may see this and not
 });
 
 test("a host that is not allowed gets the placeholder; the pod's Events say so", async () => {
-  await workspace("elsewhere", value);
+  await callers.workspace("elsewhere", value);
   const annotations = { "getkloak.io/hosts": "api.other.test", "getkloak.io/ca": "roots" };
   await cluster.apply(
     secret("elsewhere", "key", { token: value }, { labels: { "getkloak.io/enabled": "true" }, annotations }),
   );
-  await cluster.apply(callerPod("elsewhere", "stray", tokenOf("key"), { COUNT: "3" }));
-  await until("its requests", async () => tokensOf("stray").length >= 3);
-  assert.ok(tokensOf("stray").every((token) => token.startsWith("kloak:")));
+  await cluster.apply(callers.pod("elsewhere", "stray", tokenOf("key"), { COUNT: "3" }));
+  await until("its requests", async () => callers.tokensOf("stray").length >= 3);
+  assert.ok(callers.tokensOf("stray").every((token) => token.startsWith("kloak:")));
   await until("an Event on the pod", async () =>
     (
       await cluster.kubectl(
@@ -252,11 +205,11 @@ test("a new value of equal shape reaches running pods within two seconds, withou
   const from = performance.now();
   await until(
     "the new value",
-    async () => tokensOf("on-node-a").at(-1) === next && tokensOf("on-node-b").at(-1) === next,
+    async () => callers.tokensOf("on-node-a").at(-1) === next && callers.tokensOf("on-node-b").at(-1) === next,
     20_000,
   );
   console.error(`# a rotation reached the server after ${Math.round(performance.now() - from)} ms`);
-  assert.deepEqual([...new Set(tokensOf("on-node-a"))], [value, next]);
+  assert.deepEqual([...new Set(callers.tokensOf("on-node-a"))], [value, next]);
 });
 
 test("a value of another shape: running pods keep the old one, are named in an Event, and new pods have the new one", async () => {
@@ -277,38 +230,38 @@ test("a value of another shape: running pods keep the old one, are named in an E
       ),
     ),
   );
-  const before = tokensOf("on-node-a").length;
-  await until("more requests", async () => tokensOf("on-node-a").length > before + 10);
-  assert.deepEqual([...new Set(tokensOf("on-node-a").slice(before))], ["sk-live-zyx321cba654"]);
-  await cluster.apply(callerPod("first", "newer", tokenOf("key"), { COUNT: "3" }));
-  await until("its requests", async () => tokensOf("newer").length >= 3);
-  assert.deepEqual([...new Set(tokensOf("newer"))], [longer]);
+  const before = callers.tokensOf("on-node-a").length;
+  await until("more requests", async () => callers.tokensOf("on-node-a").length > before + 10);
+  assert.deepEqual([...new Set(callers.tokensOf("on-node-a").slice(before))], ["sk-live-zyx321cba654"]);
+  await cluster.apply(callers.pod("first", "newer", tokenOf("key"), { COUNT: "3" }));
+  await until("its requests", async () => callers.tokensOf("newer").length >= 3);
+  assert.deepEqual([...new Set(callers.tokensOf("newer"))], [longer]);
 });
 
 test("agents and controller are killed under load: no request fails, none goes out with a placeholder", async () => {
   const marks = ["on-node-a", "on-node-b"];
-  const before = marks.map((mark) => tokensOf(mark).length);
+  const before = marks.map((mark) => callers.tokensOf(mark).length);
   await cluster.kubectl("-n", "kloak-system", "delete", "pods", "--all", "--grace-period=0", "--force");
   await cluster.kubectl("-n", "kloak-system", "rollout", "status", "daemonset/kloak-agent", "--timeout=60s");
   await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=60s");
   for (const [index, mark] of marks.entries()) {
     const start = before[index] ?? 0;
-    await until(`more requests of ${mark}`, async () => tokensOf(mark).length > start + 50);
-    assert.deepEqual([...new Set(tokensOf(mark).slice(start))], ["sk-live-zyx321cba654"]);
+    await until(`more requests of ${mark}`, async () => callers.tokensOf(mark).length > start + 50);
+    assert.deepEqual([...new Set(callers.tokensOf(mark).slice(start))], ["sk-live-zyx321cba654"]);
     const log = await cluster.kubectl("-n", "first", "logs", mark);
     assert.ok(!log.includes("failed"), log.slice(-500));
   }
-  await cluster.apply(callerPod("first", "after", tokenOf("key"), { COUNT: "3" }));
-  await until("requests of a pod that starts afterwards", async () => tokensOf("after").length >= 3);
-  assert.ok(tokensOf("after").every((token) => !token.startsWith("kloak:")));
+  await cluster.apply(callers.pod("first", "after", tokenOf("key"), { COUNT: "3" }));
+  await until("requests of a pod that starts afterwards", async () => callers.tokensOf("after").length >= 3);
+  assert.ok(callers.tokensOf("after").every((token) => !token.startsWith("kloak:")));
 });
 
 test("leader ended, watches cut, API server restarted, under load: no admission fails, no record is lost", async () => {
   const lease = ["-n", "kloak-system", "get", "lease", "kloak-controller", "-o", "jsonpath={.spec.holderIdentity}"];
   const leader = async () => (await cluster.kubectl(...lease)).replace(/_.*/, "");
   await until("a leader", async () => (await leader()) !== "");
-  await cluster.apply(callerPod("first", "steady", tokenOf("key")));
-  await until("its requests", async () => tokensOf("steady").length > 5);
+  await cluster.apply(callers.pod("first", "steady", tokenOf("key")));
+  await until("its requests", async () => callers.tokensOf("steady").length > 5);
   const dry = pod("first", "dry", tokenOf("key"));
   let admitted = 0;
   const over = new AbortController();
@@ -344,7 +297,7 @@ test("leader ended, watches cut, API server restarted, under load: no admission 
   }
   assert.deepEqual(failures, []);
   await cluster.kubectl("-n", "first", "delete", "pod", "steady", "--grace-period=1");
-  const sent = tokensOf("steady");
+  const sent = callers.tokensOf("steady");
   assert.ok(sent.every((token) => !token.startsWith("kloak:")));
   let told = 0;
   await until(

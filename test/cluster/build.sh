@@ -9,12 +9,26 @@ work=$(mktemp -d "$cache/work.XXXX"); trap 'chmod -R u+w "$work"; rm -rf "$work"
 # From Go modules. Without debug information: less to compile, link and keep. The Go caches (4 GB) go when done.
 export GOMODCACHE=${KLOAK_CLUSTER_GOMODCACHE:-$work/mod} GOCACHE=${KLOAK_CLUSTER_GOCACHE:-$work/build}
 export GOFLAGS=-mod=readonly CGO_ENABLED=0 GOGC=400
+# The version that go.mod asks for. Go brings it by itself from 1.21 on; Debian 12's is older, and a toolchain is a module
+# like any other, of which the proxy keeps no permissions.
+compiler() {
+  local go dir
+  go=$(PATH=$PATH:/usr/local/go/bin:/usr/lib/go/bin command -v go) || { echo "Go is not here: install Debian's package golang-go" >&2; return 1; }
+  case $("$go" env GOVERSION) in
+    go1.?|go1.1?|go1.?.*|go1.1?.*|go1.20*)
+      dir=$(cd "$work" && GOFLAGS=-mod=mod "$go" mod download -json golang.org/toolchain@v0.0.1-go1.26.8.linux-"$(dpkg --print-architecture)" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p')
+      chmod -R u+w "$dir"; chmod +x "$dir"/bin/* "$dir"/pkg/tool/*/*
+      go=$dir/bin/go ;;
+  esac
+  echo "$go"
+}
 # build OUT LINKER-FLAGS PACKAGE...
-build() { nice go build -trimpath -tags=grpcnotrace -gcflags=all=-dwarf=false -ldflags="-s -w $2" -o "$1/" "${@:3}"; }
+build() { nice "$go" build -trimpath -tags=grpcnotrace -gcflags=all=-dwarf=false -ldflags="-s -w $2" -o "$1/" "${@:3}"; }
 s=$(stamp "$here"/go/{go.mod,go.sum,cmd/*/*.go})
 if ! current go "$s"; then
   cd "$here/go"
-  version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+  go=$(compiler)
+  version=$("$go" list -m -f '{{.Version}}' k8s.io/kubernetes)
   minor=${version#v1.} v=k8s.io/component-base/version
   build "$bin" "-X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}" ./cmd/kube ./cmd/coredns
   for c in etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do ln -sf kube "$bin/$c"; done

@@ -1,20 +1,22 @@
 /* A real cluster on this machine (up.sh), and words to talk to it. */
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { projectRoot } from "../../src/dataplane/native.ts";
+import { version } from "../../src/version.ts";
 
 const run = promisify(execFile);
 const scripts = import.meta.dirname;
-export const cache =
+const cache =
   process.env["KLOAK_CLUSTER_CACHE"] ??
   join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-cluster");
 const data = join(cache, "data");
 const path = `${join(cache, "bin")}:${process.env["PATH"]}`;
-export const image = "localhost/kloak:test";
+/** As the chart calls it, so that nothing has to be set to install it. */
+export const image = `docker.io/kloak/kloak:${version}`;
 
 export interface Output {
   readonly stdout: string;
@@ -124,10 +126,22 @@ export class Cluster {
     return { kubeconfig: join(data, "admin.kubeconfig"), data };
   }
 
+  /** Runs a command line as a user of the cluster does, in the root of the tree. */
+  sh(line: string): Promise<Output> {
+    return this.#run("sh", ["-c", line]);
+  }
+
+  /** Runs a command in the network and mount namespaces of a node. */
+  onNode(name: string, ...command: readonly string[]): Promise<Output> {
+    const pid = readFileSync(join(data, `${name}.pid`), "utf8").trim();
+    return this.#run("nsenter", ["-t", pid, "-n", "-m", "--", ...command]);
+  }
+
   async #run(file: string, args: readonly string[]): Promise<Output> {
     const env = { ...process.env, PATH: path, KUBECONFIG: join(data, "admin.kubeconfig") };
     try {
-      const { stdout, stderr } = await run(file, args, { env, maxBuffer: 64 * 1024 * 1024, timeout: 180_000 });
+      const options = { env, cwd: projectRoot, maxBuffer: 64 * 1024 * 1024, timeout: 180_000 };
+      const { stdout, stderr } = await run(file, args, options);
       return { stdout, stderr, status: 0 };
     } catch (error) {
       const {
@@ -190,7 +204,7 @@ export function requireCluster(): void {
     try {
       execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore" });
     } catch {
-      throw new Error(`the cluster suite needs ${tool}: install it (Go 1.26 or newer, iproute2, util-linux, openssl)`);
+      throw new Error(`the cluster suite needs ${tool}: run scripts/setup, or install it`);
     }
   }
   if (!existsSync("/sys/fs/cgroup")) throw new Error("the cluster suite needs cgroups at /sys/fs/cgroup");

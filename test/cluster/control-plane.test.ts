@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import type { AuditRecord } from "../../src/audit/index.ts";
 import type { Pod, Secret } from "../../src/kube/objects.ts";
 import { Cluster, requireCluster, until } from "./cluster.ts";
-import { chart, decode, encode, pod, release, secret, tokenOf } from "./fixtures.ts";
+import { chart, decode, encode, pod, secret, tokenOf } from "./fixtures.ts";
 
 requireCluster();
 let cluster: Cluster;
@@ -20,7 +20,6 @@ before(async () => {
     "-n",
     "kloak-system",
     "--create-namespace",
-    ...release,
     "--wait",
     "--timeout",
     "90s",

@@ -2,17 +2,8 @@
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { projectRoot } from "../../src/dataplane/native.ts";
-import { cache, image } from "./cluster.ts";
 
 export const chart = join(projectRoot, "charts/kloak");
-
-/** What `helm install` is told here: our image, and where this cluster's runtime lies. */
-export const release: readonly string[] = [
-  ["image.repository", image.replace(/:[^/:]*$/, "")],
-  ["image.tag", image.replace(/^.*:/, "")],
-  ["image.pullPolicy", "Never"],
-  ["agent.runtimes[0]", join(cache, "debs/usr/sbin/runc")],
-].flatMap(([name, value]) => ["--set", `${name}=${value}`]);
 
 export const encode = (text: string): string => Buffer.from(text).toString("base64");
 export const decode = (text: string | undefined): string => Buffer.from(text ?? "", "base64").toString("latin1");

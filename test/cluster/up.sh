@@ -45,7 +45,7 @@ for node in $nodes; do
   mkdir -p "$dir"/{kubelet,containerd,log,cni}
   start "node-$node" unshare --net --mount --propagation private sleep infinity
   pid=$(cat "$data/node-$node.pid")
-  wait_for 5 sh -c "[ \$(readlink /proc/$pid/ns/net) != \$(readlink /proc/self/ns/net) ] && [ \$(cat /proc/$pid/comm) = sleep ]"
+  wait_for 30 sh -c "[ \$(readlink /proc/$pid/ns/net) != \$(readlink /proc/self/ns/net) ] && [ \$(cat /proc/$pid/comm) = sleep ]"
   ip link add "$bridge-$node" type veth peer name eth0 netns "$pid"
   ip link set "$bridge-$node" master $bridge up
   ip route add 10.244.$i.0/24 via $ip
@@ -60,6 +60,14 @@ ip link set eth0 up
 $(for n in $nodes; do [ $n = $node ] || echo "ip route add 10.244.$(index $n).0/24 via $prefix.$((10 + $(index $n)))"; done)
 ip route add 10.96.0.0/16 dev eth0 # no default route: without this one, local processes cannot even try a ClusterIP
 sysctl -qw net.ipv4.ip_forward=1
+# As on a host of its own, /sys shows the node's own interfaces.
+mkdir -p $dir/sys
+mount --rbind /sys/fs $dir/sys
+mount -t sysfs sysfs /sys
+mount --rbind $dir/sys /sys/fs
+umount -l $dir/sys
+# And runc is where every distribution has it.
+mount --bind $cache/debs/usr/sbin /usr/local/sbin
 mount --make-rshared /
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs -o mode=755 run /run

@@ -13,11 +13,13 @@ export interface Received {
 
 export class Upstream {
   readonly received: Received[] = [];
+  readonly host: string;
   /** PEM. */
   readonly authority: string;
   readonly #server: Server;
 
-  private constructor(server: Server, authority: string) {
+  private constructor(host: string, server: Server, authority: string) {
+    this.host = host;
     this.#server = server;
     this.authority = authority;
   }
@@ -58,7 +60,7 @@ export class Upstream {
       );
       const read = (file: string): string => readFileSync(join(folder, file), "utf8");
       const server = createServer({ cert: read("crt"), key: read("key") });
-      const upstream = new Upstream(server, read("ca.crt"));
+      const upstream = new Upstream(name, server, read("ca.crt"));
       server.on("request", (request, response) => {
         const { authorization = "" } = request.headers;
         upstream.received.push({ authorization, from: request.socket.remoteAddress ?? "" });

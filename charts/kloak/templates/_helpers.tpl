@@ -47,3 +47,51 @@ timeoutSeconds: {{ .root.Values.webhook.timeoutSeconds }}
 cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/kloak-controller
 {{- end }}
 {{- end }}
+
+{{- define "kloak.demoHost" -}}
+demo-api.{{ .Values.demo.namespace }}.svc
+{{- end }}
+
+{{- define "kloak.demoOtherHost" -}}
+demo-elsewhere.{{ .Values.demo.namespace }}.svc
+{{- end }}
+
+{{- define "kloak.demoPod" -}}
+terminationGracePeriodSeconds: 1
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: { type: RuntimeDefault }
+nodeSelector:
+  kubernetes.io/os: linux
+{{- end }}
+
+{{- define "kloak.demoContainer" -}}
+image: {{ include "kloak.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [/usr/bin/node, --disable-warning=ExperimentalWarning, /opt/kloak/src/demo/cluster/{{ .program }}.ts]
+resources:
+  requests: { cpu: 10m, memory: 64Mi }
+  limits: { memory: 128Mi }
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: { drop: [ALL] }
+{{- end }}
+
+{{- define "kloak.demoStage" -}}
+- name: API_KEY
+  valueFrom: { secretKeyRef: { name: demo-key, key: token } }
+- { name: ALLOWED_HOST, value: {{ include "kloak.demoHost" . }} }
+- { name: OTHER_HOST, value: {{ include "kloak.demoOtherHost" . }} }
+- { name: AUDIT, value: {{ .Values.audit.api | quote }} }
+- name: POD_NAME
+  valueFrom: { fieldRef: { fieldPath: metadata.name } }
+- name: POD_NAMESPACE
+  valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
+{{- end }}

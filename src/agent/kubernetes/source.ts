@@ -6,6 +6,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { sleep } from "../../kube/backoff.ts";
+import type { Workload } from "../../audit/index.ts";
 import type { WorkloadSink, WorkloadSource } from "../source.ts";
 import { type ControllerLink } from "./controller-link.ts";
 import { type FeedPod, type FeedSecret, FeedState } from "./feed-state.ts";
@@ -15,6 +16,8 @@ export interface KubernetesSourceOptions {
   readonly link: ControllerLink;
   readonly node: string;
   readonly warn: (message: string) => void;
+  /** Containers of this pod ran before it could be protected. */
+  readonly late: (pod: Workload) => void;
   /** How long a pod keeps a placeholder, and its value, that its shadow has no more. */
   readonly keepMs?: number;
   readonly lookEveryMs?: number;
@@ -39,6 +42,10 @@ interface Placed {
 }
 
 const dayMs = 24 * 3600_000;
+
+function aboutPod({ namespace, name, uid }: FeedPod, node: string): Workload {
+  return { kind: "pod", namespace, name, uid, container: null, node };
+}
 
 function interfaceOf(pid: number): string | undefined {
   try {
@@ -179,21 +186,17 @@ export class KubernetesSource implements WorkloadSource {
         if (before?.netns === netns && before.mounts.has(mounts)) continue;
         const name = before?.netns === netns ? before.interface : interfaceOf(pid);
         if (name === undefined) continue; // its network is being made: the next look finds it
-        await sink.workload({
+        const about = aboutPod(pod, this.#options.node);
+        const fresh = await sink.workload({
           id: uid,
           netns: `/proc/${pid}/ns/net`,
           interface: name,
           process: pid,
-          about: {
-            kind: "pod",
-            namespace: pod.namespace,
-            name: pod.name,
-            uid,
-            container: null,
-            node: this.#options.node,
-          },
+          about,
         });
         if (before?.netns !== netns) this.#tellAgain(uid);
+        // The sandbox has one, and each container that runs.
+        if (fresh && new Set(processes.map((process) => process.mounts)).size > 1) this.#options.late(about);
         const known = before?.netns === netns ? before : { netns, interface: name, mounts: new Set<string>() };
         known.mounts.add(mounts);
         this.#placed.set(uid, known);
