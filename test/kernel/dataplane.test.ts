@@ -241,6 +241,6 @@ test("a data plane that is closed holds nothing that keeps the process", () => {
      dataplane.attachProcesses();
      dataplane.close();`,
   );
-  const { status, stderr } = spawnSync(process.execPath, [script], { encoding: "utf8", timeout: 30_000 });
+  const { status, stderr } = spawnSync(process.execPath, [script], { encoding: "utf8", timeout: 180_000 });
   assert.equal(status, 0, stderr);
 });

@@ -1,0 +1,85 @@
+/**
+ * npm run test:kernels -- [--only guest|host] [--write]
+ * Loads every program, and runs the core suite, on Debian's 6.1 kernel in a virtual machine and on the running kernel.
+ * --write: docs/verifier.md from what both say.
+ */
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { release } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
+import { projectRoot } from "../../src/dataplane/native.ts";
+import { allowedShare, type Figure, share } from "./figures.ts";
+import { runInGuest } from "./guest.ts";
+import { debianKernel } from "./kernel.ts";
+import { coreSuite, skipped } from "./suite.ts";
+import { type KernelFigures, page, table } from "./table.ts";
+
+const { values } = parseArgs({ options: { only: { type: "string" }, write: { type: "boolean", default: false } } });
+
+const node = "sh scripts/node --disable-warning=ExperimentalWarning";
+const script = `set -u
+cd '${projectRoot}'
+ip link set lo up
+failed=0
+${node} test/kernels/here.ts || failed=1
+for file in ${coreSuite.join(" ")}; do
+	echo "-- $file"
+	${node} --test --test-reporter=spec --test-timeout=600000 --test-skip-pattern='${skipped}' $file || failed=1
+done
+exit $failed
+`;
+
+type Runner = (print: (line: string) => void) => Promise<number>;
+
+const stop = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => stop.abort());
+
+const runners: { readonly name: string; readonly release: string; readonly run: Runner }[] = [];
+if (values.only !== "host") {
+  const kernel = debianKernel("linux-image-cloud-amd64");
+  const name = `${kernel.release}, in a virtual machine under software emulation`;
+  runners.push({
+    name,
+    release: kernel.release,
+    run: (print) => runInGuest({ kernel, script, print, signal: AbortSignal.any([stop.signal, deadline()]) }),
+  });
+}
+if (values.only !== "guest") runners.push({ name: `${release()}, the running one`, release: release(), run: runHere });
+
+/** A guest that hangs must not hang us; on an idle machine the suite takes a quarter of this. */
+function deadline(): AbortSignal {
+  return AbortSignal.timeout(20 * 60_000);
+}
+
+async function runHere(print: (line: string) => void): Promise<number> {
+  const child = spawn("sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], signal: stop.signal });
+  const ended = new Promise<number>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve(code ?? 1));
+  });
+  for await (const line of createInterface({ input: child.stdout })) print(line);
+  return await ended;
+}
+
+const measured: KernelFigures[] = [];
+const failures: string[] = [];
+for (const { name, release: kernel, run } of runners) {
+  console.log(`== Linux ${name}`);
+  const figures: Figure[] = [];
+  const code = await run((line) => {
+    if (line.startsWith("figure ")) figures.push(JSON.parse(line.slice("figure ".length)) as Figure);
+    else console.log(line);
+  });
+  measured.push({ release: kernel, figures });
+  console.log(table([{ release: kernel, figures }]));
+  if (figures.length === 0) failures.push(`${kernel}: no program was verified`);
+  if (code !== 0) failures.push(`${kernel}: ended with ${code}`);
+  for (const figure of figures)
+    if (share(figure) > allowedShare)
+      failures.push(`${kernel}: ${figure.program} is too near a limit (${JSON.stringify(figure)})`);
+}
+if (values.write) writeFileSync(join(projectRoot, "docs/verifier.md"), page(measured));
+for (const failure of failures) console.log(`FAILED ${failure}`);
+process.exitCode = failures.length === 0 ? 0 : 1;
