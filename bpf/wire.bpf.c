@@ -126,8 +126,10 @@ int wire_egress(struct __sk_buff *skb)
 			return wire_pass;
 		flow_begin(walk, NULL, flow_loose, reason_flow_older_than_agent);
 		flow = flow_find(&walk->key);
-		if (!flow)
+		if (!flow) {
+			report_no_flow(skb);
 			return wire_pass;
+		}
 	}
 	flow->used_ns = walk->now;
 	if (flow->state == flow_opaque)
@@ -139,7 +141,7 @@ int wire_egress(struct __sk_buff *skb)
 		return wire_drop;
 	}
 	if (walk->tcp_flags & (tcp_fin | tcp_rst))
-		flow->closing = 1;
+		flow->closing |= closing_workload;
 	pass = true;
 	if (walk->tcp_flags & tcp_rst) {
 		/* A socket sends nothing more; whatever else may come from this address and port does not pass. */
@@ -183,7 +185,7 @@ int wire_return(struct __sk_buff *skb)
 	flow->used_ns = bpf_ktime_get_coarse_ns();
 	/* Only a hint for the sweep: a reset that the workload's stack refuses ends nothing. */
 	if (walk->tcp_flags & (tcp_fin | tcp_rst))
-		flow->closing = 1;
+		flow->closing |= closing_peer;
 	if ((walk->tcp_flags & tcp_syn) && (walk->tcp_flags & tcp_ack) && !flow_answer(skb, flow, walk))
 		return wire_drop;
 	if (!flow->outstanding || !(walk->tcp_flags & tcp_ack))

@@ -410,6 +410,80 @@ static napi_value map_sweep(napi_env env, napi_callback_info info)
 	return result;
 }
 
+static int key_compare(const void *one, const void *other, void *bytes)
+{
+	return memcmp(one, other, *(uint32_t *)bytes);
+}
+
+/* Those that keys_read has met twice go. */
+static void keys_unique(struct map_handle *map, struct row *keys)
+{
+	size_t bytes = map->key_bytes, kept = 0, i;
+
+	if (!keys->count)
+		return;
+	qsort_r(keys->data, keys->count, bytes, key_compare, &map->key_bytes);
+	for (i = 1; i < keys->count; i++)
+		if (memcmp(keys->data + kept * bytes, keys->data + i * bytes, bytes))
+			memmove(keys->data + ++kept * bytes, keys->data + i * bytes, bytes);
+	keys->count = kept + 1;
+}
+
+/*
+ * mapColumn(map, in_key, offset, bytes): { keys: Buffer, column: Buffer }, laid end to end: every key once, and the `bytes`
+ * from `offset` on of each, or of its value. In C for the same reasons as mapSweep.
+ */
+static napi_value map_column(napi_env env, napi_callback_info info)
+{
+	struct row all = {}, keys = {}, column = {};
+	struct arguments arguments;
+	napi_value result = NULL;
+	int64_t offset, bytes, most;
+	struct map_handle *map;
+	bool in_key = false;
+	char *value;
+	size_t i;
+	int error;
+
+	if (!arguments_read(env, info, 4, &arguments))
+		return NULL;
+	map = read_map(env, arguments.at[0]);
+	if (!map || !read_number(env, arguments.at[2], "offset", &offset) ||
+	    !read_number(env, arguments.at[3], "bytes", &bytes))
+		return NULL;
+	napi_get_value_bool(env, arguments.at[1], &in_key);
+	most = in_key ? map->key_bytes : map->value_bytes;
+	if (offset < 0 || bytes < 0 || bytes > most || offset > most - bytes || map->buffer_bytes != map->value_bytes)
+		return throw_type(env, "map %s: no %lld bytes at offset %lld", map->name, (long long)bytes,
+				  (long long)offset);
+	value = malloc(map->buffer_bytes);
+	error = value ? keys_read(map, &all) : ENOMEM;
+	if (!error)
+		keys_unique(map, &all);
+	for (i = 0; i < all.count && !error; i++) {
+		const char *key = all.data + i * map->key_bytes;
+
+		if (!in_key && bpf_map_lookup_elem(map->fd, key, value))
+			continue; /* gone since */
+		if (!row_add(&keys, key, map->key_bytes) || !row_add(&column, (in_key ? key : value) + offset, bytes))
+			error = ENOMEM;
+	}
+	if (value)
+		explicit_bzero(value, map->buffer_bytes);
+	free(value);
+	free(all.data);
+	if (error) {
+		throw_errno(env, error, "map %s: column", map->name);
+	} else {
+		napi_create_object(env, &result);
+		set_property(env, result, "keys", make_bytes(env, keys.data, keys.count * map->key_bytes));
+		set_property(env, result, "column", make_bytes(env, column.data, column.count * bytes));
+	}
+	free(keys.data);
+	free(column.data);
+	return result;
+}
+
 /* mapPin(map, path) */
 static napi_value map_pin(napi_env env, napi_callback_info info)
 {
@@ -481,6 +555,7 @@ void map_exports(napi_env env, napi_value exports)
 	add_function(env, exports, "mapKeys", map_keys);
 	add_function(env, exports, "mapEntries", map_entries);
 	add_function(env, exports, "mapSweep", map_sweep);
+	add_function(env, exports, "mapColumn", map_column);
 	add_function(env, exports, "mapPin", map_pin);
 	add_function(env, exports, "mapOpen", map_open);
 	add_function(env, exports, "mapFreeze", map_freeze);

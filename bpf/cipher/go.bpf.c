@@ -120,7 +120,10 @@ static __noinline struct context *go_context(const struct go_record *record, __u
 					.flags = context_keyed,
 					.key = record->key};
 
-		context_remember(&name, &fresh);
+		if (!context_remember(&name, &fresh)) {
+			report_no_context(workload, record->algorithm, stack_go);
+			return NULL;
+		}
 		context = context_find(&name);
 	}
 	if (!context || context->flags & context_deaf)

@@ -102,7 +102,8 @@ int openssl_cipher_init(struct pt_regs *ctx)
 		}
 		if (!(int)argument_6(ctx))
 			fresh.flags = context_opens;
-		context_remember(&key, &fresh);
+		if (!context_remember(&key, &fresh) && !(fresh.flags & context_opens))
+			report_no_context(workload, fresh.algorithm, stack_openssl);
 	}
 	if (!raw_key && !iv)
 		return 0;

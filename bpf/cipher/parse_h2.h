@@ -138,7 +138,7 @@ __noinline int parse_http2(struct sealing *sealing, struct h1_parser *parser)
 		return reason_unparsable_request;
 	h2 = h2_find(sealing->serial);
 	if (!h2)
-		h2 = h2_make(sealing->serial);
+		h2 = h2_make(sealing->serial, sealing->key.workload);
 	if (!h2)
 		return reason_tables_full;
 	h2->used_ns = bpf_ktime_get_ns();
@@ -176,7 +176,7 @@ __noinline int parse_http2(struct sealing *sealing, struct h1_parser *parser)
 	if (reason) {
 		memset(&sealing->refusal, 0, sizeof(sealing->refusal));
 		sealing->refusal.secret = h2->misused;
-		h2_forget(sealing->serial);
+		h2_forget(sealing->serial, sealing->key.workload);
 	}
 	return reason;
 }

@@ -15,6 +15,57 @@
 
 enum { k_region_chunks_max = (k_text_max + k_region_chunk_bytes - 1) / k_region_chunk_bytes };
 
+static __always_inline __u32 publish_chunks(const struct sealing *sealing)
+{
+	return (sealing->patch.region_bytes + k_region_chunk_bytes - 1) / k_region_chunk_bytes;
+}
+
+static __always_inline bool publish_claim_patch(const struct sealing *sealing)
+{
+	__u32 workload = sealing->key.workload;
+
+	if (!share_take(workload, table_patches, 1))
+		return false;
+	if (!sealing->patch.edit_count || share_take(workload, table_region_chunks, publish_chunks(sealing)))
+		return true;
+	share_give(workload, table_patches, 1);
+	return false;
+}
+
+/* Takes up room for what is to be published of a record. Without room for its patch its placeholders stay. */
+__noinline int seal_claim(struct sealing *sealing, __u32 named)
+{
+	bool wanted;
+
+	if (!sealing)
+		return -1;
+	wanted = sealing->patch.edit_count || sealing->refused;
+	sealing->nameless = !share_take(sealing->key.workload, table_fingerprints, 1);
+	if (!wanted || (!sealing->nameless && publish_claim_patch(sealing)))
+		return 0;
+	if (!named && !sealing->nameless)
+		share_give(sealing->key.workload, table_fingerprints, 1);
+	count(counter_patches_full);
+	if (sealing->patch.edit_count) {
+		sealing->refusal = sealing->patch.edits[0];
+		sealing->refused = reason_tables_full;
+		sealing->patch.edit_count = 0;
+	}
+	report_refusal(sealing);
+	sealing->refused = 0;
+	return 0;
+}
+
+/* The edits cannot be made after all: gives back what seal_claim took for them, and deletes what has been entered. */
+static __always_inline void publish_take_back(const struct sealing *sealing, const struct key_state *state)
+{
+	struct patch_key key = {.serial = state->serial, .index = sealing->index};
+	__u32 chunks = publish_chunks(sealing);
+
+	region_chunks_delete(&key, chunks);
+	share_give(sealing->key.workload, table_region_chunks, chunks);
+}
+
 /* Enters the ciphertext, with nothing to be XORed to it yet. Returns the chunks entered. */
 static __always_inline __u32 publish_ciphertext(struct sealing *sealing, struct patch_key *key)
 {
@@ -253,6 +304,7 @@ __noinline __u32 seal_chunks(struct key_state *state)
 	loop.key.serial = state->serial;
 	loop.key.index = sealing->index;
 	memset(&sealing->chunk, 0, sizeof(sealing->chunk));
+	sealing->chunk.workload = sealing->key.workload;
 	chunks = publish_ciphertext(sealing, &loop.key);
 	if (!chunks)
 		return 0;
@@ -270,10 +322,14 @@ static __always_inline void publish_patch(struct sealing *sealing, struct key_st
 	sealing->patch.process = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(sealing->patch.command, sizeof(sealing->patch.command));
 	sealing->patch.length = sealing->length;
-	if (bpf_map_update_elem(&patches, &key, &sealing->patch, BPF_ANY))
-		count(counter_patches_full);
-	else
+	if (!bpf_map_update_elem(&patches, &key, &sealing->patch, BPF_ANY)) {
 		sealing->flags |= mark_has_patch;
+		return;
+	}
+	count(counter_patches_full);
+	share_give(sealing->key.workload, table_patches, 1);
+	if (sealing->patch.edit_count)
+		publish_take_back(sealing, state);
 }
 
 static __always_inline void ghash_absorb(struct ghash_element *sum, const struct ghash_key *key, __u64 first,
@@ -329,8 +385,10 @@ static __always_inline void publish_fingerprint(struct sealing *sealing, const s
 	struct fingerprint fingerprint;
 
 	memcpy(&fingerprint, sealing->patch.fingerprint, sizeof(fingerprint));
-	if (bpf_map_update_elem(&fingerprints, &fingerprint, &sighting, BPF_ANY))
-		count(counter_patches_full);
+	if (!bpf_map_update_elem(&fingerprints, &fingerprint, &sighting, BPF_ANY))
+		return;
+	count(counter_patches_full);
+	share_give(sealing->key.workload, table_fingerprints, 1);
 }
 
 /*
@@ -370,7 +428,7 @@ __noinline int seal_publish(struct key_state *state, __u32 named)
 	mark->tail_block = sealing->tail;
 	mark->type = sealing->type;
 	mark->flags = sealing->flags;
-	if (named || (sealing->flags & mark_has_patch))
+	if (!sealing->nameless && (named || (sealing->flags & mark_has_patch)))
 		publish_fingerprint(sealing, state);
 	count(counter_records_sealed);
 	return 0;

@@ -231,6 +231,7 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 	sealing->serial = key->serial;
 	sealing->index = key->sealed++;
 	key->used_ns = bpf_ktime_get_ns();
+	context->used_ns = key->used_ns;
 	if (seal_read(sealing, key, text, content)) {
 		key_release(key);
 		return NULL;
@@ -249,9 +250,11 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 /* Releases the key. The first records, one of which is the first with data, can only be found by their fingerprints. */
 static __always_inline void seal_end(struct key_state *key, struct sealing *sealing)
 {
-	__u32 chunks = 0;
+	__u32 chunks = 0, named = sealing->index <= 1;
 
 	seal_encrypt(key, sealing);
+	if (named || sealing->patch.edit_count || sealing->refused)
+		seal_claim(sealing, named);
 	/* Called one by one rather than by each other: the verifier adds up the stacks of a chain of calls, to 512 bytes. */
 	if (sealing->patch.edit_count)
 		chunks = seal_chunks(key);
@@ -259,10 +262,11 @@ static __always_inline void seal_end(struct key_state *key, struct sealing *seal
 								    seal_tag_ghash(key, sealing, chunks)))
 		chunks = 0;
 	if (sealing->patch.edit_count && !chunks) {
+		publish_take_back(sealing, key);
 		sealing->patch.edit_count = 0;
 		sealing->refusal = sealing->patch.edits[0];
 		sealing->refused = reason_tables_full;
 	}
-	seal_publish(key, sealing->index <= 1);
+	seal_publish(key, named);
 	key_release(key);
 }

@@ -4,9 +4,15 @@
 #include "../core.h"
 #include "../types/event.h"
 
+enum {
+	k_events_bytes = 2 * 1024 * 1024,
+	/* Left to what others wait for: a workload that has much to report must not keep another's destination unattested. */
+	k_events_spare = k_events_bytes / 4,
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 2 * 1024 * 1024);
+	__uint(max_entries, k_events_bytes);
 } events SEC(".maps");
 
 struct {
@@ -28,8 +34,11 @@ static __always_inline void count(enum counter which)
 /* Room for one event, zeroed, or NULL (counted as lost). Hand it on with bpf_ringbuf_submit. */
 static __always_inline struct event *event_reserve(enum event_kind kind)
 {
-	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	bool waits = kind == event_attest || kind == event_exec;
+	struct event *event = NULL;
 
+	if (waits || bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) <= k_events_bytes - k_events_spare)
+		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
 		count(counter_events_lost);
 		return NULL;

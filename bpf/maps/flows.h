@@ -8,10 +8,11 @@
 #include "../core.h"
 #include "../tls/client_hello.h"
 #include "../types/flow.h"
+#include "shares.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 100000);
+	__uint(max_entries, k_flows);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
@@ -19,7 +20,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, k_outstanding_max);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64); /* flow.serial */
 	__type(value, struct outstanding);
@@ -28,7 +29,7 @@ struct {
 /* Handshake messages that are not complete yet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, k_hellos);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64); /* flow.serial */
 	__type(value, struct hello);
@@ -76,14 +77,28 @@ static __always_inline struct outstanding *outstanding_find(__u64 flow_serial)
 	return bpf_map_lookup_elem(&outstanding, &flow_serial);
 }
 
-static __always_inline int outstanding_make(__u64 flow_serial, const struct outstanding *empty)
+/* NULL when there is no room. */
+static __always_inline struct outstanding *outstanding_make(__u64 flow_serial, __u32 workload,
+							    const struct outstanding *empty)
 {
-	return bpf_map_update_elem(&outstanding, &flow_serial, empty, BPF_NOEXIST);
+	struct outstanding *made;
+
+	if (!share_take(workload, table_outstanding, 1))
+		return NULL;
+	if (bpf_map_update_elem(&outstanding, &flow_serial, empty, BPF_NOEXIST)) {
+		share_give(workload, table_outstanding, 1);
+		return NULL;
+	}
+	made = outstanding_find(flow_serial);
+	if (made)
+		made->workload = workload;
+	return made;
 }
 
-static __always_inline void outstanding_delete(__u64 flow_serial)
+static __always_inline void outstanding_delete(__u64 flow_serial, __u32 workload)
 {
-	bpf_map_delete_elem(&outstanding, &flow_serial);
+	if (!bpf_map_delete_elem(&outstanding, &flow_serial))
+		share_give(workload, table_outstanding, 1);
 }
 
 static __always_inline struct hello *hello_find(__u64 flow_serial)
@@ -91,14 +106,27 @@ static __always_inline struct hello *hello_find(__u64 flow_serial)
 	return bpf_map_lookup_elem(&hellos, &flow_serial);
 }
 
-static __always_inline int hello_make(__u64 flow_serial, const struct hello *empty)
+/* NULL when there is no room. */
+static __always_inline struct hello *hello_make(__u64 flow_serial, __u32 workload, const struct hello *empty)
 {
-	return bpf_map_update_elem(&hellos, &flow_serial, empty, BPF_NOEXIST);
+	struct hello *made;
+
+	if (!share_take(workload, table_hellos, 1))
+		return NULL;
+	if (bpf_map_update_elem(&hellos, &flow_serial, empty, BPF_NOEXIST)) {
+		share_give(workload, table_hellos, 1);
+		return NULL;
+	}
+	made = hello_find(flow_serial);
+	if (made)
+		made->workload = workload;
+	return made;
 }
 
-static __always_inline void hello_delete(__u64 flow_serial)
+static __always_inline void hello_delete(__u64 flow_serial, __u32 workload)
 {
-	bpf_map_delete_elem(&hellos, &flow_serial);
+	if (!bpf_map_delete_elem(&hellos, &flow_serial))
+		share_give(workload, table_hellos, 1);
 }
 
 static __always_inline const struct host_name *host_name_find(__u64 host)

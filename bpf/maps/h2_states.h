@@ -7,10 +7,11 @@
 
 #include "../core.h"
 #include "../http/h2.h"
+#include "shares.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, k_h2_states);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64); /* key_state.serial */
 	__type(value, struct h2_state);
@@ -30,17 +31,22 @@ static __always_inline struct h2_state *h2_find(__u64 key_serial)
 }
 
 /* NULL when there is no room. */
-static __always_inline struct h2_state *h2_make(__u64 key_serial)
+static __always_inline struct h2_state *h2_make(__u64 key_serial, __u32 workload)
 {
 	__u32 zero = 0;
 	struct h2_state *blank = bpf_map_lookup_elem(&blank_h2_state, &zero);
 
-	if (!blank || bpf_map_update_elem(&h2_states, &key_serial, blank, BPF_NOEXIST))
+	if (!blank || !share_take(workload, table_h2_states, 1))
 		return NULL;
+	if (bpf_map_update_elem(&h2_states, &key_serial, blank, BPF_NOEXIST)) {
+		share_give(workload, table_h2_states, 1);
+		return NULL;
+	}
 	return h2_find(key_serial);
 }
 
-static __always_inline void h2_forget(__u64 key_serial)
+static __always_inline void h2_forget(__u64 key_serial, __u32 workload)
 {
-	bpf_map_delete_elem(&h2_states, &key_serial);
+	if (!bpf_map_delete_elem(&h2_states, &key_serial))
+		share_give(workload, table_h2_states, 1);
 }

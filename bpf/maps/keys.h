@@ -10,6 +10,7 @@
 #include "../crypto/ghash.h"
 #include "../http/h1.h"
 #include "../types/record.h"
+#include "shares.h"
 
 struct key_state {
 	__u64 serial;    /* unique while the data plane is loaded; never 0 */
@@ -30,7 +31,7 @@ struct key_state {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, k_keys);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct key_name);
 	__type(value, struct key_state);
@@ -55,12 +56,17 @@ static __always_inline struct key_state *key_make(const struct key_name *name)
 	__u32 zero = 0;
 	struct key_state *blank = bpf_map_lookup_elem(&blank_key, &zero);
 
-	if (!blank || bpf_map_update_elem(&keys, name, blank, BPF_NOEXIST))
+	if (!blank || !share_take(name->workload, table_keys, 1))
 		return NULL;
+	if (bpf_map_update_elem(&keys, name, blank, BPF_NOEXIST)) {
+		share_give(name->workload, table_keys, 1);
+		return NULL;
+	}
 	return key_find(name);
 }
 
 static __always_inline void key_forget(const struct key_name *name)
 {
-	bpf_map_delete_elem(&keys, name);
+	if (!bpf_map_delete_elem(&keys, name))
+		share_give(name->workload, table_keys, 1);
 }

@@ -30,7 +30,8 @@ struct sealing {
 	__u8 host_known; /* `host` and `host_suffix` are this request's */
 	__u8 complete;   /* all of the text has been copied */
 	__u8 refused;    /* enum reason: of the first placeholder that stays */
-	__u8 _pad[2];
+	__u8 nameless;   /* there is no room for its fingerprint */
+	__u8 _pad;
 	__u32 index;    /* of the record under its key */
 	__u32 length;   /* of the plaintext: with inner type and padding in TLS 1.3 */
 	__u32 blocks;   /* of 16 bytes, the last perhaps short */

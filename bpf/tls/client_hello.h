@@ -62,6 +62,7 @@ struct hello {
 	__u8 _pad[2];
 	char name[256];   /* zero-padded, as struct dns_name wants it */
 	char parent[256]; /* what follows the first dot, likewise */
+	__u32 workload;
 };
 
 static __always_inline void hello_read(struct hello *hello, enum hello_stage stage, __u32 digits)

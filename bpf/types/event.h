@@ -51,5 +51,7 @@ enum counter {
 	counter_segments_dropped,
 	counter_patch_failed,
 	counter_lease_expired,
+	counter_contexts_full,
+	counter_shares_exceeded, /* a workload has its share of a table: maps/shares.h */
 	counter_count, /* number of the above */
 };

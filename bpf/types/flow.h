@@ -47,6 +47,9 @@ enum flow_flag {
 	flow_keeps_secret = 128, /* the server may be told by an index to send itself a secret again */
 };
 
+/* FIN or RST was seen of: */
+enum flow_closing { closing_workload = 1, closing_peer = 2 };
+
 struct flow {
 	__u64 serial;   /* unique while the host is up: key of `outstanding` and `hellos` */
 	__u64 used_ns;  /* CLOCK_MONOTONIC of the last packet, either way */
@@ -84,7 +87,7 @@ struct flow {
 	__u8 version; /* enum tls_version, once bound */
 	__u8 closed;  /* enum reason: why nothing is substituted, under any proof */
 	__u8 outstanding; /* patched records not yet acknowledged */
-	__u8 closing; /* FIN or RST was seen: user space may sweep it once idle */
+	__u8 closing; /* enum flow_closing, several: user space may sweep it once idle */
 	__u8 rebound; /* a KeyUpdate has been followed */
 	__u8 _pad[7];
 };
@@ -112,4 +115,6 @@ struct outstanding_record {
 /* Value of map `outstanding`, keyed by flow.serial; made with the first substitution. */
 struct outstanding {
 	struct outstanding_record records[k_outstanding];
+	__u32 workload;
+	__u32 _pad;
 };

@@ -95,4 +95,6 @@ enum { k_region_chunk_bytes = 256 };
 struct region_chunk {
 	__u8 ciphertext[k_region_chunk_bytes];
 	__u8 delta[k_region_chunk_bytes];
+	__u32 workload;
+	__u32 _pad;
 };

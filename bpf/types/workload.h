@@ -4,6 +4,26 @@
 
 #include "common.h"
 
+/* Tables of which one workload can fill a part only: maps/shares.h. Order is free. */
+enum table {
+	table_flows = 0,
+	table_outstanding,
+	table_hellos,
+	table_keys,
+	table_h2_states,
+	table_contexts,
+	table_patches,
+	table_region_chunks,
+	table_fingerprints,
+	table_count, /* number of the above */
+};
+
+/* Value of map `shares`, keyed by workload; 0: all of them together. */
+struct share {
+	/* Entries, by enum table. Below 0 for a moment when user space counts anew while entries go. */
+	__s32 used[table_count];
+};
+
 /* Value of map `workloads`, keyed by the cookie of the workload's network namespace. */
 struct workload {
 	__u32 id; /* never 0 */

@@ -56,7 +56,10 @@ static __always_inline void flow_begin(struct walk *walk, struct flow *known, en
 	if (known) {
 		flow->busy = 1;
 		*known = *flow;
+	} else if (!share_take(walk->key.workload, table_flows, 1)) {
+		count(counter_flows_full);
 	} else if (bpf_map_update_elem(&flows, &walk->key, flow, BPF_NOEXIST)) {
+		share_give(walk->key.workload, table_flows, 1);
 		count(counter_flows_full);
 	}
 }
@@ -69,7 +72,7 @@ static __always_inline bool flow_restart(struct walk *walk, struct flow *flow, e
 		if (!flow_lock(flow))
 			return false;
 		outstanding_clear(flow);
-		hello_delete(flow->serial);
+		hello_delete(flow->serial, walk->key.workload);
 	}
 	flow_begin(walk, flow, state, closed);
 	if (flow)

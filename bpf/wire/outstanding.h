@@ -4,27 +4,23 @@
 
 #include "walk.h"
 
-static long patch_forget_chunk(__u32 chunk, struct patch_key *key)
-{
-	key->chunk = chunk;
-	bpf_map_delete_elem(&region_chunks, key);
-	return 0;
-}
-
 /* Deletes all that the cipher side published about one record. */
 __noinline int patch_forget(__u64 serial, __u32 index, __u32 region_bytes)
 {
 	struct patch_key key = {.serial = serial, .index = index};
 	const struct patch *patch = patch_find(&key);
 	struct fingerprint fingerprint;
+	__u32 workload = 0;
 
 	if (patch) {
+		workload = patch->workload;
 		memcpy(fingerprint.bytes, patch->fingerprint, sizeof(fingerprint.bytes));
-		bpf_map_delete_elem(&fingerprints, &fingerprint);
+		sighting_forget(&fingerprint, workload);
 	}
-	bpf_map_delete_elem(&patches, &key);
+	if (!bpf_map_delete_elem(&patches, &key))
+		share_give(workload, table_patches, 1);
 	/* 65 chunks at most: 16,385 bytes. */
-	bpf_loop(region_bytes / k_region_chunk_bytes + 1, patch_forget_chunk, &key, 0);
+	share_give(workload, table_region_chunks, region_chunks_delete(&key, region_bytes / k_region_chunk_bytes + 1));
 	return 0;
 }
 
@@ -84,7 +80,7 @@ __noinline int outstanding_clear(struct flow *flow)
 		if (record->used)
 			outstanding_free(flow, record);
 	}
-	outstanding_delete(flow->serial);
+	outstanding_delete(flow->serial, waiting->workload);
 	return 0;
 }
 
@@ -106,9 +102,7 @@ __noinline int outstanding_take(struct flow *flow, struct patch *patch)
 	if (!waiting) {
 		struct outstanding *empty = bpf_map_lookup_elem(&empty_outstanding, &zero);
 
-		if (!empty || outstanding_make(flow->serial, empty))
-			return outstanding_no_memory;
-		waiting = outstanding_find(flow->serial);
+		waiting = empty ? outstanding_make(flow->serial, walk->key.workload, empty) : NULL;
 		if (!waiting)
 			return outstanding_no_memory;
 	}

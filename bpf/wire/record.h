@@ -161,8 +161,8 @@ static __always_inline void record_bind(struct flow *flow, struct walk *walk, co
 	flow->index = 0;
 	flow->phase = phase_bound;
 	flow->flags &= ~flow_may_rebind;
-	/* From here on the ring serves: one busy connection cannot fill the table for the others. */
-	bpf_map_delete_elem(&fingerprints, &walk->fingerprint);
+	/* From here on the ring serves. */
+	sighting_forget(&walk->fingerprint, walk->name.workload);
 }
 
 /* May a flow in its present phase be bound to this key at its record 0, which is the record at hand? */
@@ -246,7 +246,7 @@ __noinline int record_by_fingerprint(struct flow *flow)
 	/* TLS 1.3's Finished is under a key of its own: its record 0, of type handshake. */
 	if (flow->carry[0] == type_application_data && flow->phase <= phase_changed &&
 	    flow->mark_type == type_handshake && !walk->patch.index && (flow->flags & flow_hello_seen)) {
-		bpf_map_delete_elem(&fingerprints, &walk->fingerprint);
+		sighting_forget(&walk->fingerprint, walk->name.workload);
 		return record_more;
 	}
 	record_lose(flow);
@@ -261,7 +261,7 @@ __noinline int record_by_fingerprint(struct flow *flow)
 	patch = bpf_map_lookup_elem(&patches, &walk->patch);
 	if (!patch) {
 		if (walk->name.workload == walk->key.workload)
-			bpf_map_delete_elem(&fingerprints, &walk->fingerprint);
+			sighting_forget(&walk->fingerprint, walk->name.workload);
 		return record_go;
 	}
 	if (record_prefix(patch->version, patch->algorithm) != prefix)

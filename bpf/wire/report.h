@@ -59,6 +59,28 @@ __noinline int report_patch(struct flow *flow, struct patch *patch, __u32 kind, 
 	return 0;
 }
 
+/* A connection that there is no room for begins with TLS: nothing is substituted on it, whatever it holds. */
+__noinline int report_no_flow(struct __sk_buff *skb)
+{
+	struct walk *walk = walk_get();
+	struct event *event;
+	__u8 start[6]; /* a record's header, and the type of a handshake message (RFC 8446 4, 5.1) */
+
+	if (!walk || walk->length < sizeof(start) || bpf_skb_load_bytes(skb, walk->payload, start, sizeof(start)) ||
+	    start[0] != 22 || start[1] != 3 || start[5] != k_message_client_hello)
+		return -1;
+	event = event_reserve(event_refused);
+	if (!event)
+		return -1;
+	event->workload = walk->key.workload;
+	memcpy(event->address, walk->key.destination, sizeof(event->address));
+	event->port = walk->key.destination_port;
+	event->ipv4 = !!(walk->flags & walk_ipv4);
+	event->reason = reason_tables_full;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
 /* No payload leaves on this flow any more: see flow_keeps_secret. */
 __noinline int report_dead(struct flow *flow)
 {

@@ -196,7 +196,7 @@ __noinline int stream_hello(struct __sk_buff *skb, struct flow *flow, __u32 left
 	if (!hello) {
 		struct hello *empty = bpf_map_lookup_elem(&empty_hello, &zero);
 
-		if (!empty || hello_make(flow->serial, empty)) {
+		if (!empty || !hello_make(flow->serial, walk->key.workload, empty)) {
 			count(counter_flows_full);
 			stream_loosen(flow, reason_tables_full);
 			return 1;
@@ -215,7 +215,7 @@ __noinline int stream_hello(struct __sk_buff *skb, struct flow *flow, __u32 left
 	}
 	if (hello->flags & hello_complete) {
 		stream_message(flow, hello);
-		hello_delete(flow->serial);
+		hello_delete(flow->serial, walk->key.workload);
 	}
 	return 0;
 }

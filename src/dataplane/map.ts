@@ -1,6 +1,9 @@
 import type { Codec } from "./codec.ts";
 import { loadNative, type MapHandle } from "./native.ts";
 
+/** Where in a key or value, and what. */
+export type Field<T> = readonly [offset: number, codec: Codec<T>];
+
 /** A map of the kernel. Every operation is a system call, and is seen by BPF programs at once. */
 export class BpfMap<K, V> {
   readonly name: string;
@@ -88,6 +91,24 @@ export class BpfMap<K, V> {
   /** What `sweep` would delete. */
   older(offset: number, before: bigint): K[] {
     return split(loadNative().mapSweep(this.handle, offset, before, false), this.#key);
+  }
+
+  /** Of every key, once, the field that lies there: `map.eachKey(flowKeyCodec.fields.workload)`. */
+  eachKey<T>(field: Field<T>): T[] {
+    return this.#column(true, field).map(([, value]) => value);
+  }
+
+  /** Of every entry's value the field that lies there, with its key as the kernel keeps it. */
+  eachValue<T>(field: Field<T>): [key: Buffer, value: T][] {
+    return this.#column(false, field);
+  }
+
+  #column<T>(inKey: boolean, [offset, codec]: Field<T>): [Buffer, T][] {
+    const { keys, column } = loadNative().mapColumn(this.handle, inKey, offset, codec.bytes);
+    return Array.from({ length: column.length / codec.bytes }, (_, index) => [
+      keys.subarray(index * this.#key.bytes, (index + 1) * this.#key.bytes),
+      codec.decode(column, index * codec.bytes),
+    ]);
   }
 
   pin(path: string): void {

@@ -85,6 +85,12 @@ export interface Native {
   mapKeys(map: MapHandle): Buffer;
   mapEntries(map: MapHandle): { readonly keys: Buffer; readonly values: Buffer };
   mapSweep(map: MapHandle, offset: number, before: bigint, remove: boolean): Buffer;
+  mapColumn(
+    map: MapHandle,
+    inKey: boolean,
+    offset: number,
+    bytes: number,
+  ): { readonly keys: Buffer; readonly column: Buffer };
   mapPin(map: MapHandle, path: string): void;
   mapOpen(path: string, name: string): MapHandle;
   mapFreeze(map: MapHandle): void;

@@ -1,6 +1,19 @@
+import { existsSync, readlinkSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Maps } from "./dataplane.ts";
-import { flowCodec, flowFlag, flowKeyCodec, offsets, patchCodec, sightingCodec } from "./types.gen.ts";
+import { countShares, keyOwners } from "./shares.ts";
+import {
+  contextCodec,
+  type ContextKey,
+  flowClosing,
+  flowCodec,
+  flowFlag,
+  flowKeyCodec,
+  flowPhase,
+  offsets,
+  patchCodec,
+  sightingCodec,
+} from "./types.gen.ts";
 
 const SECOND = 1_000_000_000n;
 
@@ -12,8 +25,10 @@ export interface SweepLimits {
   readonly unacknowledged: bigint;
   /** Any other flow: what comes later on it goes out unpatched, so this is longer than connections idle. */
   readonly idleFlow: bigint;
-  /** A key, since its last record. */
+  /** A key, since its last record, and a library's context for one. */
   readonly idleKey: bigint;
+  /** The key of a flow that its workload has closed, since the flow's last packet. */
+  readonly closedKey: bigint;
   /** A patch, since its record was sealed; no less than `unacknowledged`. */
   readonly patch: bigint;
   /** A record's fingerprint, since it was sealed; records that leave later than patch_age_ns (60 s) stay as they are. */
@@ -25,6 +40,7 @@ export const sweepLimits: SweepLimits = {
   unacknowledged: 1200n * SECOND,
   idleFlow: 4n * 3600n * SECOND,
   idleKey: 4n * 3600n * SECOND,
+  closedKey: 5n * SECOND,
   patch: 1200n * SECOND,
   fingerprint: 90n * SECOND,
 };
@@ -33,6 +49,7 @@ export interface Swept {
   readonly flows: number;
   readonly keys: number;
   readonly h2States: number;
+  readonly contexts: number;
   readonly patches: number;
   readonly fingerprints: number;
   readonly chunks: number;
@@ -41,26 +58,33 @@ export interface Swept {
 /** Deletes what nobody needs any more and the kernel had no occasion to delete itself. */
 export class Sweeper {
   readonly #maps: Maps;
+  readonly #isAlive: (process: number) => boolean;
   #orphans = new Set<string>();
 
-  constructor(maps: Maps) {
+  /** @param isAlive by its number in the initial pid namespace; when in doubt, it is */
+  constructor(maps: Maps, isAlive: (process: number) => boolean = isProcess) {
     this.#maps = maps;
+    this.#isAlive = isAlive;
   }
 
   /** @param now CLOCK_MONOTONIC in nanoseconds, which is what process.hrtime.bigint() gives on Linux */
   sweep(now: bigint = process.hrtime.bigint(), limits: SweepLimits = sweepLimits): Swept {
     const before = (age: bigint) => (now > age ? now - age : 0n);
-    const flows = this.#flows(now, limits);
-    const keys = this.#has("keys") ? this.#maps.keys.sweep(offsets.keyState.usedNs, before(limits.idleKey)).length : 0;
-    const h2States = this.#has("h2_states")
-      ? this.#maps.h2_states.sweep(offsets.h2State.usedNs, before(limits.idleKey)).length
+    const { flows, closedKeys } = this.#flows(now, limits);
+    const idleKeys = this.#has("keys")
+      ? this.#maps.keys.sweep(offsets.keyState.usedNs, before(limits.idleKey)).length
       : 0;
+    const h2States = this.#h2States();
+    const contexts = this.#contexts(before(limits.idleKey));
     const fingerprints = this.#has("fingerprints")
       ? this.#maps.fingerprints.sweep(sightingCodec.fields.sealedNs[0], before(limits.fingerprint)).length
       : 0;
-    if (!this.#has("patches")) return { flows, keys, h2States, fingerprints, patches: 0, chunks: 0 };
-    const patches = this.#maps.patches.sweep(patchCodec.fields.sealedNs[0], before(limits.patch)).length;
-    return { flows, keys, h2States, fingerprints, patches, chunks: this.#chunks() };
+    const patches = this.#has("patches")
+      ? this.#maps.patches.sweep(patchCodec.fields.sealedNs[0], before(limits.patch)).length
+      : 0;
+    const chunks = this.#has("patches") ? this.#chunks() : 0;
+    countShares(this.#maps, (name) => this.#has(name));
+    return { flows, keys: closedKeys + idleKeys, h2States, contexts, fingerprints, patches, chunks };
   }
 
   /** Every `interval` milliseconds until the signal. */
@@ -81,28 +105,63 @@ export class Sweeper {
     return Object.keys(this.#maps).includes(name);
   }
 
-  #flows(now: bigint, limits: SweepLimits): number {
-    if (!this.#has("flows")) return 0;
+  #flows(now: bigint, limits: SweepLimits): { readonly flows: number; readonly closedKeys: number } {
+    if (!this.#has("flows")) return { flows: 0, closedKeys: 0 };
     const { flows, outstanding, hellos } = this.#maps;
-    const { usedNs, closing, outstanding: unacknowledged, serial, flags } = flowCodec.fields;
-    let count = 0;
-    for (const key of flows.older(usedNs[0], now > limits.closedFlow ? now - limits.closedFlow : 0n)) {
-      const flow = flows.getRaw(flowKeyCodec.encode(key));
-      if (!flow) continue;
-      const idle = now - usedNs[1].decode(flow, usedNs[0]);
-      const waits = unacknowledged[1].decode(flow, unacknowledged[0]) > 0;
-      const closed = closing[1].decode(flow, closing[0]) > 0;
+    const first = limits.closedKey < limits.closedFlow ? limits.closedKey : limits.closedFlow;
+    const counts = { flows: 0, closedKeys: 0 };
+    for (const key of flows.older(flowCodec.fields.usedNs[0], now > first ? now - first : 0n)) {
+      const raw = flows.getRaw(flowKeyCodec.encode(key));
+      if (!raw) continue;
+      const read = <Name extends keyof typeof flowCodec.fields>(name: Name): Decoded<Name> => {
+        const [offset, codec] = flowCodec.fields[name];
+        return codec.decode(raw, offset) as Decoded<Name>;
+      };
+      const idle = now - read("usedNs");
+      const closing = read("closing");
+      // Not when the peer alone has ended its part: more requests may come.
+      if ((closing & flowClosing.workload) !== 0 && idle >= limits.closedKey && this.#forgetKey(key.workload, read))
+        counts.closedKeys++;
       // What follows must stay heard while its workload can send: a server's header table has no age.
-      const keeps = (flags[1].decode(flow, flags[0]) & flowFlag.keepsSecret) !== 0;
-      if (keeps && !closed && this.#sends(key.workload)) continue;
-      const limit = closed ? (waits ? limits.unacknowledged : limits.closedFlow) : limits.idleFlow;
-      if (idle < limit || !flows.delete(key)) continue;
-      const number = serial[1].decode(flow, serial[0]);
-      outstanding.delete(number);
-      hellos.delete(number);
-      count++;
+      const keeps = (read("flags") & flowFlag.keepsSecret) !== 0;
+      if (keeps && closing === 0 && this.#sends(key.workload)) continue;
+      const closed = read("outstanding") > 0 ? limits.unacknowledged : limits.closedFlow;
+      if (idle < (closing === 0 ? limits.idleFlow : closed) || !flows.delete(key)) continue;
+      outstanding.delete(read("serial"));
+      hellos.delete(read("serial"));
+      if (this.#forgetKey(key.workload, read)) counts.closedKeys++;
+      counts.flows++;
     }
-    return count;
+    return counts;
+  }
+
+  /** No further record under the key of a flow can leave on it, and on no other either. */
+  #forgetKey(workload: number, read: <Name extends "phase" | "keyId">(name: Name) => Decoded<Name>): boolean {
+    return (
+      this.#has("keys") && read("phase") === flowPhase.bound && this.#maps.keys.delete({ workload, id: read("keyId") })
+    );
+  }
+
+  /** Those whose keys have gone. A key is there before its state is. */
+  #h2States(): number {
+    if (!this.#has("h2_states")) return 0;
+    const states = this.#maps.h2_states.keys();
+    if (states.length === 0) return 0;
+    const keys = keyOwners(this.#maps);
+    return states.filter((serial) => !keys.has(serial) && this.#maps.h2_states.delete(serial)).length;
+  }
+
+  /** Idle ones, and those of processes that have ended: few libraries say that they let go of a context, and no crash does. */
+  #contexts(before: bigint): number {
+    if (!this.#has("contexts")) return 0;
+    const { contexts } = this.#maps;
+    const idle = contexts.sweep(contextCodec.fields.usedNs[0], before).length;
+    const alive = new Map<number, boolean>();
+    const isDead = ({ process }: ContextKey): boolean => {
+      if (!alive.has(process)) alive.set(process, this.#isAlive(process));
+      return alive.get(process) === false;
+    };
+    return idle + contexts.keys().filter((key) => isDead(key) && contexts.delete(key)).length;
   }
 
   /** Chunks are published before their patch: only one that was without a patch at the last sweep too is an orphan. */
@@ -120,4 +179,13 @@ export class Sweeper {
     this.#orphans = orphans;
     return count;
   }
+}
+
+type Decoded<Name extends keyof typeof flowCodec.fields> = ReturnType<(typeof flowCodec.fields)[Name][1]["decode"]>;
+
+/** PROC_PID_INIT_INO of <linux/proc_ns.h>: elsewhere the numbers that the kernel reports are not those of /proc. */
+const initialPidNamespace = "pid:[4026531836]";
+
+function isProcess(pid: number): boolean {
+  return existsSync(`/proc/${pid}`) || readlinkSync("/proc/self/ns/pid") !== initialPidNamespace;
 }

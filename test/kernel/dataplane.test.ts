@@ -5,28 +5,15 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { type Dataplane, openDataplane } from "../../src/dataplane/dataplane.ts";
+import { openDataplane } from "../../src/dataplane/dataplane.ts";
 import { netnsCookie, projectRoot } from "../../src/dataplane/native.ts";
 import { siphash } from "../../src/dataplane/siphash.ts";
-import { sweepLimits } from "../../src/dataplane/sweeper.ts";
-import {
-  counter,
-  type Event,
-  eventKind,
-  type Flow,
-  flowCodec,
-  mapTypes,
-  offsets,
-  type Patch,
-  patchCodec,
-} from "../../src/dataplane/types.gen.ts";
+import { counter, type Event, eventKind, mapTypes } from "../../src/dataplane/types.gen.ts";
 import { KloakError } from "../../src/errors.ts";
 import { createNamespace } from "../../src/lab/namespace.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "kloak-dataplane-"));
 after(() => rmSync(folder, { recursive: true }));
-
-const SECOND = 1_000_000_000n;
 
 const ofCode = (code: string, pattern: RegExp) => (error: unknown) =>
   error instanceof KloakError && error.code === code && pattern.test(error.message);
@@ -146,89 +133,6 @@ test("counters are the sum over all CPUs", async () => {
   assert.equal(keysFull, 0n);
   assert.equal(Object.keys(others).length, Object.keys(counter).length - 2);
   assert.ok(Object.values(others).every((value) => value === 0n));
-});
-
-const now = 100_000n * SECOND;
-const flowKey = (port: number) => ({
-  workload: 1,
-  sourcePort: port,
-  destinationPort: 443,
-  source: Buffer.alloc(16),
-  destination: Buffer.alloc(16),
-});
-
-function addFlow(dataplane: Dataplane, port: number, fields: Partial<Flow>): void {
-  const blank = flowCodec.decode(Buffer.alloc(flowCodec.bytes));
-  const serial = BigInt(port);
-  dataplane.maps.flows.set(flowKey(port), { ...blank, serial, ...fields });
-  dataplane.maps.outstanding.set(serial, { records: [] });
-}
-
-const minute = 60n * SECOND;
-const flowCases: readonly [name: string, fields: Partial<Flow>, stays: boolean][] = [
-  ["open, used a second ago", { usedNs: now - SECOND }, true],
-  ["open, idle for an hour", { usedNs: now - 60n * minute }, true],
-  ["open, idle for five hours", { usedNs: now - 300n * minute }, false],
-  ["closed a second ago", { usedNs: now - SECOND, closing: 1 }, true],
-  ["closed two minutes ago", { usedNs: now - 2n * minute, closing: 1 }, false],
-  [
-    "closed two minutes ago with a patch not acknowledged",
-    { usedNs: now - 2n * minute, closing: 1, outstanding: 1 },
-    true,
-  ],
-  [
-    "closed half an hour ago with a patch not acknowledged",
-    { usedNs: now - 30n * minute, closing: 1, outstanding: 1 },
-    false,
-  ],
-];
-
-test("the sweep takes a flow when nothing can come of it any more, with what belongs to it", async (context) => {
-  await using dataplane = await openDataplane({ objects: ["wire"] });
-  for (const [index, [, fields]] of flowCases.entries()) addFlow(dataplane, index + 1, fields);
-  const swept = dataplane.sweeper.sweep(now);
-  assert.equal(swept.flows, flowCases.filter(([, , stays]) => !stays).length);
-  for (const [index, [name, , stays]] of flowCases.entries())
-    await context.test(name, () => {
-      assert.equal(dataplane.maps.flows.has(flowKey(index + 1)), stays);
-      assert.equal(dataplane.maps.outstanding.has(BigInt(index + 1)), stays);
-    });
-});
-
-test("the sweep takes old keys, fingerprints and patches, and chunks that belong to no patch", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
-  const { keys, fingerprints, patches, region_chunks: chunks } = dataplane.maps;
-  const blank: Patch = patchCodec.decode(Buffer.alloc(patchCodec.bytes));
-  const chunk = { ciphertext: Buffer.alloc(256), delta: Buffer.alloc(256) };
-  const name = (id: number) => ({ workload: 1, id: Buffer.alloc(16, id) });
-  const state = (usedNs: bigint) => {
-    const value = Buffer.alloc(mapTypes.keys.value.bytes);
-    value.writeBigUInt64LE(usedNs, offsets.keyState.usedNs);
-    return value;
-  };
-  keys.set(name(1), state(now - SECOND));
-  keys.set(name(2), state(now - sweepLimits.idleKey - SECOND));
-  for (const [index, sealedNs] of [now - SECOND, now - sweepLimits.patch - SECOND].entries()) {
-    patches.set({ serial: 1n, index, chunk: 0 }, { ...blank, sealedNs });
-    for (const number of [0, 1]) chunks.set({ serial: 1n, index, chunk: number }, chunk);
-    fingerprints.set({ bytes: Buffer.alloc(16, index) }, { key: name(1), serial: 1n, index, sealedNs });
-  }
-  const first = dataplane.sweeper.sweep(now);
-  assert.deepEqual(first, { flows: 0, keys: 1, h2States: 0, fingerprints: 1, patches: 1, chunks: 0 });
-  assert.equal(keys.has(name(1)), true);
-  // A chunk may have come a moment before its patch: it goes only with the next sweep.
-  assert.deepEqual(dataplane.sweeper.sweep(now), {
-    flows: 0,
-    keys: 0,
-    h2States: 0,
-    fingerprints: 0,
-    patches: 0,
-    chunks: 2,
-  });
-  assert.deepEqual(
-    chunks.keys().map((key) => key.index),
-    [0, 0],
-  );
 });
 
 test("a data plane that is closed holds nothing that keeps the process", () => {

@@ -7,8 +7,9 @@ import assert from "node:assert/strict";
 import { after, beforeEach, test } from "node:test";
 import { counter, flowKeyCodec } from "../../src/dataplane/types.gen.ts";
 import type { Cipher, Sealed } from "../wire/cipher.ts";
-import { type Connection, host, Lab, secret } from "../wire/lab.ts";
+import { type Connection, host, Lab, secret, workload } from "../wire/lab.ts";
 import { uint64 } from "../wire/kernel.ts";
+import { interfaceRow } from "../wire/rows.ts";
 import { frame, mappedAddress } from "../wire/packets.ts";
 
 const lab = new Lab();
@@ -17,6 +18,10 @@ after(() => lab.kernel.close());
 
 const edits = [{ secret, offset: 40, length: 30 }];
 const capacity = { flows: 100_000, outstanding: 16_384, hellos: 8_192, fragments: 1_024 };
+/** Whose interface the packets come from: that of `workload` unless a test says otherwise. */
+function sendAs(number: number): void {
+  lab.kernel.table("interfaces").set(Buffer.from([1, 0, 0, 0]), interfaceRow(number));
+}
 
 function counted(which: number): bigint {
   const key = Buffer.alloc(4);
@@ -49,34 +54,55 @@ function fill(name: "outstanding" | "hellos"): void {
   assert.throws(() => table.set(uint64(2n ** 63n), row), { code: "E2BIG" });
 }
 
-test("100,000 connections: those that have a row are served, a later one is inert and counted", () => {
-  const old = lab.tls13();
+/** Opens connections as this workload until there is no room for one more; says how many there was room for. */
+function openAll(number: number): number {
   const before = counted(counter.flowsFull);
-  let opened = 1;
-  for (let source = 0; counted(counter.flowsFull) === before; source++) {
-    for (let i = 0; i < 5_000; i++) {
-      const ends = {
-        source: `198.18.0.${source}`,
-        destination: "192.0.2.1",
-        sourcePort: 10_000 + i,
-        destinationPort: 443,
-      };
-      assert.ok(lab.kernel.run("wire_egress", frame({ ...ends, sequence: 7, flags: ["syn"] })).pass);
-      opened++;
-    }
+  sendAs(number);
+  for (let opened = 0; ; opened++) {
+    const source = `198.18.${number}.${Math.floor(opened / 5_000)}`;
+    const ports = { sourcePort: 10_000 + (opened % 5_000), destinationPort: 443 };
+    const syn = frame({ source, destination: "192.0.2.1", ...ports, sequence: 7, flags: ["syn"] });
+    assert.ok(lab.kernel.run("wire_egress", syn).pass);
+    if (counted(counter.flowsFull) !== before) return opened;
   }
-  assert.ok(opened >= capacity.flows, `full after ${opened}`);
+}
+
+test("connections without end: a workload gets a third of the table, and those after it a third of the rest each", async () => {
+  const old = lab.tls13();
+  let free = capacity.flows;
+  for (const number of [21, 22, 23, 24, 25]) {
+    const opened = openAll(number);
+    assert.ok(Math.abs(opened - free / 3) <= 2, `workload ${number}: ${opened} of ${free} that were free`);
+    free -= opened;
+  }
+  /* 25 has its share, whose later connections are inert and told so; others have room. */
+  assert.deepEqual(await reasons(), []);
+  assert.equal(outcome(lab.tls13()), "inert");
+  assert.deepEqual(await reasons(), ["tables-full"]);
+  sendAs(workload);
+  assert.equal(outcome(old), "patched");
+  assert.equal(outcome(lab.tls13()), "patched");
+});
+
+test("100,000 connections, and nothing counted: those that have a row are served, a later one is inert", async () => {
+  const old = lab.tls13();
+  const table = lab.kernel.table("flows");
+  const row = Buffer.alloc(table.valueBytes);
+  const free = capacity.flows - table.entries().length;
+  const source = mappedAddress("198.18.0.0");
+  const key = (i: number) => ({
+    ...{ workload: 99, source, destination: source },
+    ...{ sourcePort: i % 50_000, destinationPort: Math.floor(i / 50_000) },
+  });
+  for (let i = 0; i < free; i++) table.set(flowKeyCodec.encode(key(i)), row);
+  const before = counted(counter.flowsFull);
   assert.equal(outcome(old), "patched");
   const late = lab.tls13();
+  assert.ok(counted(counter.flowsFull) > before);
   assert.equal(outcome(late), "inert");
-  assert.equal(outcome(late), "inert");
-  assert.equal(outcome(old), "patched");
+  assert.deepEqual((await reasons()).slice(0, 1), ["tables-full"]);
   /* A row that time has freed (src/dataplane/sweeper.ts) serves the next. */
-  const [[gone] = []] = lab.kernel
-    .table("flows")
-    .entries()
-    .filter(([key]) => flowKeyCodec.decode(key).source.equals(mappedAddress("198.18.0.0")));
-  assert.ok(gone && lab.kernel.table("flows").delete(gone));
+  assert.ok(table.delete(flowKeyCodec.encode(key(0))));
   assert.equal(outcome(lab.tls13()), "patched");
 });
 

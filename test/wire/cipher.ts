@@ -153,7 +153,8 @@ export class Cipher {
     sealedNs: bigint,
   ): void {
     for (let at = 0, chunk = 0; at < region; at += 256, chunk++) {
-      const row = rows.regionChunk(ciphertext.subarray(at, Math.min(at + 256, region)), delta.subarray(at, at + 256));
+      const end = Math.min(at + 256, region);
+      const row = rows.regionChunk(this.#workload, ciphertext.subarray(at, end), delta.subarray(at, at + 256));
       this.#publish("region_chunks", rows.patchKey(this.serial, index, chunk), row);
     }
     this.#publish(

@@ -37,7 +37,7 @@ export class Lab {
 
   /** Forgets all connections and rules; allows `secret` to go to `host`, which is attested at the usual address. */
   async reset(): Promise<void> {
-    const names = ["flows", "outstanding", "hellos", "keys", "patches", "region_chunks", "fingerprints"];
+    const names = ["flows", "outstanding", "hellos", "keys", "patches", "region_chunks", "fingerprints", "shares"];
     for (const name of [...names, "hosts", "networks", "attestations", "interfaces"]) this.kernel.table(name).clear();
     this.kernel.table("interfaces").set(Buffer.from([1, 0, 0, 0]), rows.interfaceRow(workload));
     this.allow(host);

@@ -90,8 +90,8 @@ export function patch(
   });
 }
 
-export function regionChunk(ciphertext: Buffer, delta: Buffer): Buffer {
-  return gen.regionChunkCodec.encode({ ciphertext, delta });
+export function regionChunk(workload: number, ciphertext: Buffer, delta: Buffer): Buffer {
+  return gen.regionChunkCodec.encode({ workload, ciphertext, delta });
 }
 
 export function hostKey(secret: number, kind: number, name: bigint): Buffer {

@@ -1,0 +1,259 @@
+/*
+ * The promise: a workload that fills every table it can reach has a share of it, its own later connections are inert and
+ * a record says why, and another workload goes on as if nothing were. Real libcrypto, real uprobes, tables of their real
+ * size. Needs root.
+ */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { after, test } from "node:test";
+import { Agent, type ProtectedWorkload } from "../../src/agent/agent.ts";
+import type { AuditRecord } from "../../src/audit/index.ts";
+import { type Dataplane, mapTypes, openDataplane, table } from "../../src/dataplane/index.ts";
+import { sweepLimits } from "../../src/dataplane/sweeper.ts";
+import { createNamespace, type Namespace } from "../../src/lab/namespace.ts";
+import { makePlaceholder, SecretValue } from "../../src/placeholder/index.ts";
+import { parsePolicy } from "../../src/policy/policy.ts";
+import { count, timesIn } from "../support/requests.ts";
+import { host, makeSecret, World } from "../support/world.ts";
+
+const listener = "raw 1.3";
+const world = await World.create((certificates) => [
+  { name: listener, kind: "raw", certificate: certificates.good, version: "TLSv1.3" },
+]);
+const namespaces = { flooder: createNamespace(), other: createNamespace() };
+after(async () => {
+  namespaces.flooder.close();
+  namespaces.other.close();
+  await world.close();
+});
+
+/*
+ * `connect`: opens a connection, over which each further `request` goes. `flood`: says to libcrypto what a TLS 1.3 client
+ * says of its first record, under a new key in a new context each time.
+ */
+const program = `
+import ctypes, os, socket, ssl, sys
+address, port, host, key = sys.argv[1:]
+crypto = ctypes.CDLL("libcrypto.so.3")
+for name in ("EVP_CIPHER_CTX_new", "EVP_aes_128_gcm"):
+    getattr(crypto, name).restype = ctypes.c_void_p
+request = f"GET / HTTP/1.1\\r\\nHost: {host}\\r\\nX-Api-Key: {key}\\r\\n\\r\\n".encode()
+cipher = ctypes.c_void_p(crypto.EVP_aes_128_gcm())
+text, out, n = request + b"\\x17", ctypes.create_string_buffer(1024), ctypes.c_int()
+header = bytes([23, 3, 3]) + (len(text) + 16).to_bytes(2, "big")
+def flood():
+    it = ctypes.c_void_p(crypto.EVP_CIPHER_CTX_new())
+    crypto.EVP_CipherInit_ex(it, cipher, None, None, None, 1)
+    crypto.EVP_CipherInit_ex(it, None, None, os.urandom(16), None, -1)
+    crypto.EVP_CipherInit_ex(it, None, None, None, bytes(12), 1)
+    crypto.EVP_CipherUpdate(it, None, ctypes.byref(n), header, 5)
+    crypto.EVP_CipherUpdate(it, out, ctypes.byref(n), text, len(text))
+context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
+print("loaded", flush=True)
+for line in sys.stdin:
+    word, *more = line.split()
+    if word == "flood":
+        for _ in range(int(more[0])): flood()
+    if word == "connect":
+        stream = context.wrap_socket(socket.create_connection((address, int(port)), 60), server_hostname=host)
+    if word == "request":
+        stream.sendall(request)
+        stream.recv(9)
+    print(word, "done", flush=True)
+`;
+
+class Client {
+  readonly #child: ChildProcess;
+  #said = "";
+
+  constructor(namespace: Namespace, placeholder: string) {
+    const port = String(world.server.port(listener));
+    const [file = "", ...args] = namespace.within(["python3", "-c", program, world.namespace.ipv4.inside, port, host]);
+    this.#child = spawn(file, [...args, placeholder], { stdio: ["pipe", "pipe", "inherit"] });
+    this.#child.stdout?.on("data", (text: Buffer) => (this.#said += text.toString()));
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  async says(word: string): Promise<void> {
+    const ended = once(this.#child, "close").then(() => Promise.reject(new Error(`ended before it said ${word}`)));
+    ended.catch(() => undefined); // only while it is awaited does it matter
+    const { stdout } = this.#child;
+    while (!this.#said.includes(word)) await Promise.race([once(stdout as NodeJS.EventEmitter, "data"), ended]);
+    this.#said = "";
+  }
+
+  async does(order: string): Promise<void> {
+    this.#child.stdin?.write(`${order}\n`);
+    await this.says(`${order.split(" ")[0] ?? ""} done`);
+  }
+
+  async end(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const ended = once(this.#child, "close");
+    this.#child.stdin?.end();
+    await ended;
+  }
+}
+
+interface Scene {
+  readonly dataplane: Dataplane;
+  readonly workloads: Readonly<Record<keyof typeof namespaces, ProtectedWorkload>>;
+  readonly value: string;
+  readonly placeholder: string;
+  readonly records: AuditRecord[];
+  readonly start: (who: keyof typeof namespaces) => Promise<Client>;
+}
+
+async function withAgent(play: (scene: Scene) => Promise<void>): Promise<void> {
+  const value = makeSecret(51);
+  const placeholder = makePlaceholder(new SecretValue(value));
+  const records: AuditRecord[] = [];
+  const dataplane = await openDataplane();
+  const agent = await Agent.open({ dataplane, audit: (record) => records.push(record) });
+  const clients: Client[] = [];
+  try {
+    const protect = (namespace: Namespace): ProtectedWorkload => {
+      const workload = agent.addWorkload({
+        netns: namespace.path,
+        describe: (process) => ({ kind: "run", pid: process?.pid ?? null, command: process?.command ?? null }),
+      });
+      agent.attachInterface(workload, ifindexOf(namespace.hostInterface), { lease: true });
+      return workload;
+    };
+    const workloads = { flooder: protect(namespaces.flooder), other: protect(namespaces.other) };
+    agent.bind({
+      ...{
+        name: "KEY",
+        value: new SecretValue(value),
+        placeholder,
+        roots: [readFileSync(world.authority.caFile, "utf8")],
+      },
+      policy: parsePolicy({ hosts: host }),
+      workloads: [workloads.flooder.number, workloads.other.number],
+    });
+    const start = async (who: keyof typeof namespaces): Promise<Client> => {
+      const client = new Client(namespaces[who], placeholder);
+      clients.push(client);
+      await client.says("loaded");
+      agent.hookProcess(client.pid);
+      return client;
+    };
+    await play({ dataplane, workloads, value, placeholder, records, start });
+  } finally {
+    for (const client of clients) await client.end();
+    await agent.close();
+  }
+}
+
+/** What the server has got since the last call: requests with the secret, and with the placeholder. */
+async function served({ value, placeholder }: Scene): Promise<[secrets: number, placeholders: number]> {
+  const { requests } = await world.server.take({ closed: listener });
+  const text = requests.flatMap(({ body }) => body ?? "").join("");
+  return [timesIn(text, value), timesIn(text, placeholder)];
+}
+
+/** A connection with one request, and what the server has got of it. */
+async function visit(scene: Scene, client: Client): Promise<[number, number]> {
+  await client.does("connect");
+  await client.does("request");
+  await client.end();
+  return await served(scene);
+}
+
+const secret = [1, 0];
+const inert = [0, 1];
+
+/** Those that a process can fill by what it says alone. */
+const cipherTables = ["keys", "contexts", "patches", "regionChunks", "fingerprints"] as const;
+const sizes: Readonly<Record<(typeof cipherTables)[number], number>> = {
+  keys: mapTypes.keys.entries,
+  contexts: mapTypes.contexts.entries,
+  patches: mapTypes.patches.entries,
+  regionChunks: mapTypes.region_chunks.entries,
+  fingerprints: mapTypes.fingerprints.entries,
+};
+
+test("a workload floods: it is inert and told so, another goes on unharmed, and time heals it", async () => {
+  await withAgent(async (scene) => {
+    const { dataplane, workloads, records, start } = scene;
+    const old = await start("other");
+    await old.does("connect");
+    await old.does("request");
+    const flooder = await start("flooder");
+    await flooder.does(`flood ${sizes.contexts / 2}`);
+    const { keysFull, contextsFull, sharesExceeded } = dataplane.counters();
+    for (const [name, counted] of Object.entries({ keysFull, contextsFull, sharesExceeded }))
+      assert.ok(counted > 0n, name);
+    const used = dataplane.maps.shares.get(workloads.flooder.number)?.used ?? [];
+    for (const name of cipherTables) {
+      const share = used[table[name]] ?? 0;
+      assert.ok(share <= sizes[name] / 3, `${name}: ${share} of ${sizes[name]}`);
+    }
+    assert.ok((used[table.keys] ?? 0) >= sizes.keys / 3 - 10, "the flood has filled its share");
+    // Who was there before, and who comes now.
+    await old.does("request");
+    await old.end();
+    assert.deepEqual(await served(scene), [2, 0]);
+    assert.deepEqual(await visit(scene, await start("other")), secret);
+    // The flooder itself.
+    records.splice(0);
+    assert.deepEqual(await visit(scene, await start("flooder")), inert);
+    dataplane.drainEvents();
+    assert.ok((count(records.map(({ reason }) => `${reason}`))["tables-full"] ?? 0) > 0, JSON.stringify(records));
+    await flooder.end();
+    const later = process.hrtime.bigint() + sweepLimits.idleKey + 10_000_000_000n;
+    const swept = dataplane.sweeper.sweep(later);
+    assert.ok(swept.keys > 0 && swept.contexts > 0 && swept.patches > 0 && swept.fingerprints > 0);
+    dataplane.sweeper.sweep(later); // chunks without a patch go the second time
+    assert.equal(dataplane.maps.shares.get(workloads.flooder.number), undefined);
+    assert.deepEqual(await visit(scene, await start("flooder")), secret);
+  });
+});
+
+test("what is made and freed by requests and connections is neither lost nor counted twice", async () => {
+  await withAgent(async (scene) => {
+    const { dataplane, workloads, start } = scene;
+    for (let i = 0; i < 3; i++) {
+      const client = await start("other");
+      for (const order of ["connect", "request", "request"]) await client.does(order);
+      await client.end();
+    }
+    assert.deepEqual(await served(scene), [6, 0]);
+    const before = dataplane.maps.shares.get(workloads.other.number)?.used;
+    dataplane.sweeper.sweep();
+    // Contexts of processes that have ended are the sweep's to find.
+    const counted = before?.map((entries, at) => (at === table.contexts ? 0 : entries));
+    assert.deepEqual(dataplane.maps.shares.get(workloads.other.number)?.used, counted);
+    dataplane.sweeper.sweep(process.hrtime.bigint() + sweepLimits.unacknowledged);
+    assert.equal(dataplane.maps.shares.get(workloads.other.number), undefined);
+  });
+});
+
+test("a share that is all used: a connection is inert, a record says why, and the next one has room again", async (context) => {
+  await withAgent(async (scene) => {
+    const { dataplane, workloads, records, start } = scene;
+    for (const name of [...cipherTables, "flows", "hellos", "outstanding"] as const) {
+      await context.test(name, async () => {
+        const used = Array.from({ length: table.count }, (_, at) => (at === table[name] ? 1 << 20 : 0));
+        dataplane.maps.shares.set(workloads.other.number, { used });
+        records.splice(0);
+        assert.deepEqual(await visit(scene, await start("other")), inert);
+        dataplane.drainEvents();
+        const refused = records.filter(({ outcome }) => outcome === "refused");
+        assert.ok((count(refused.map(({ reason }) => `${reason}`))["tables-full"] ?? 0) > 0, JSON.stringify(records));
+        assert.ok(dataplane.counters().sharesExceeded > 0n);
+        dataplane.sweeper.sweep();
+        assert.deepEqual(await visit(scene, await start("other")), secret);
+      });
+    }
+  });
+});
+
+function ifindexOf(name: string): number {
+  return Number(readFileSync(`/sys/class/net/${name}/ifindex`, "utf8"));
+}
