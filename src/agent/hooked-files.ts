@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { Dataplane, Link } from "../dataplane/index.ts";
 import type { LinkPlace } from "../dataplane/pins.ts";
 import { KloakError } from "../errors.ts";
+import { Examination } from "./examination.ts";
 import { Discoverer, type Discovery, type FileReference, FileSource, type Hook } from "../hooks/index.ts";
 
 /** What hooking needs of a data plane. */
@@ -55,19 +56,26 @@ const codeBytes = 16;
 export class HookedFiles {
   readonly #prober: Prober;
   readonly #limits: HookLimits;
+  readonly #examination: Examination;
   readonly #discoverer = new Discoverer();
   /** By place: one inode has one content. */
   readonly #hooked = new Map<string, Entry>();
   readonly #unhooked = new Map<string, Entry>();
 
-  constructor(prober: Prober, limits = hookLimits) {
+  constructor(prober: Prober, limits = hookLimits, examination = new Examination()) {
     this.#prober = prober;
     this.#limits = limits;
+    this.#examination = examination;
   }
 
   /** Files with hooks in them. */
   get hookedCount(): number {
     return this.#hooked.size;
+  }
+
+  /** Files with TLS code that is not hooked, as far as they are remembered. */
+  get unhookedCount(): number {
+    return this.#unhooked.size;
   }
 
   /** Whether hooks that an earlier agent has left are in use. */
@@ -78,11 +86,13 @@ export class HookedFiles {
   /**
    * Hooks the file if it is new and has TLS code that is known. Of a file that has been written to since, the hooks of
    * the old content go first: on the new one they would stand anywhere.
-   * @param share on whose account: asked for only if there is something to hook
+   * @param share on whose account: asked for only if there is something to examine or to hook
    * @throws ElfError if it cannot be read
    */
   hook(reference: FileReference, share: () => number = () => 0): HookedFile {
-    const discovery = this.#discoverer.discover(reference);
+    const discovery = this.#examination.charge(share, () =>
+      this.#discoverer.discover(reference, () => this.#examination.mayExamine(share())),
+    );
     const key = discovery.identity.inodeKey;
     let place = this.#placeOf(key);
     const before = this.#hooked.get(place);
@@ -104,7 +114,7 @@ export class HookedFiles {
     const entry = this.#attach(key, discovery, reference.path, hooks, keep, share);
     if (entry.links.length > 0) this.#hooked.set(place, { ...entry, file: { ...entry.file, fresh: false } });
     // What has no TLS code, which are most files, need not be kept: the discoverer remembers the recent ones.
-    else if (entry.file.tls !== "none") this.#remember(place, entry);
+    else if (entry.file.tls !== "none" && discovery.examined) this.#remember(place, entry);
     return entry.file;
   }
 

@@ -3,7 +3,7 @@
  */
 import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { basename } from "node:path";
-import { coverageOf, ElfError, libraries, processFiles } from "../hooks/index.ts";
+import { coverageOf, ElfError, libraries, procText, processFiles } from "../hooks/index.ts";
 import type { Answer, HeldFile } from "./gate.ts";
 import type { HookedFile, HookedFiles } from "./hooked-files.ts";
 
@@ -22,6 +22,8 @@ interface Program {
 const programsMax = 4096;
 const toldMax = 4096;
 const mountsMax = 4096;
+/** Arguments and environment together have a quarter of the stack (execve(2)), 2 MB as a rule. */
+const environmentMax = 2 << 20;
 
 export class Protection {
   readonly #files: HookedFiles;
@@ -207,7 +209,7 @@ function commandOf(pid: number): string {
 /** Of the process before its exec: what it hands on is not known yet, but seldom another. */
 function environmentOf(pid: number, name: string): string | undefined {
   try {
-    const entries = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+    const entries = procText(`/proc/${pid}/environ`, environmentMax).split("\0");
     return entries.find((entry) => entry.startsWith(`${name}=`))?.slice(name.length + 1);
   } catch {
     return undefined;

@@ -21,15 +21,23 @@ export interface Findings {
 export interface Discovery extends Findings {
   readonly path: string;
   readonly identity: FileIdentity;
+  /** False: there was no time to look at it, and nothing is known of it. */
+  readonly examined: boolean;
 }
 
 const nothing: Findings = { stacks: [], refusals: [], tls: "none", evidence: [] };
 
+const unexamined: Findings = {
+  ...nothing,
+  tls: "unknown",
+  evidence: [{ stack: "unknown", sign: "its workload brings more new files than there is time to examine" }],
+};
+
 /** Pure: what hooks the bytes of `source` call for. A file that is not ELF has none. */
 export function examine(source: Source): Findings & { readonly buildId: string | undefined } {
-  if (!isElf(source)) return { ...nothing, buildId: undefined };
   let id: string | undefined;
   try {
+    if (!isElf(source)) return { ...nothing, buildId: undefined };
     const image = readImage(source);
     id = buildId(image);
     const found = [recogniseOpenssl(image), recogniseGo(image)].filter((one) => one !== undefined);
@@ -70,19 +78,25 @@ export class Discoverer {
     this.#limit = limit;
   }
 
-  /** @throws ElfError (`elf-unreadable`, or `elf-unsupported` for what is no regular file) */
-  discover(file: string | FileReference): Discovery {
+  /**
+   * @param mayExamine whether a content that is not known yet is examined now
+   * @throws ElfError (`elf-unreadable`, or `elf-unsupported` for what is no regular file)
+   */
+  discover(file: string | FileReference, mayExamine: () => boolean = () => true): Discovery {
     const { path, name = path } = typeof file === "string" ? { path: file } : file;
     using source = new FileSource(path, { name });
     const key = identityKey(source.stat);
     const known = this.#known.get(key);
+    const identity = (id?: string): FileIdentity => identityOf(source.stat, isOverlay(source.descriptor), id);
+    if (known === undefined && !mayExamine())
+      return { path: name, identity: identity(), examined: false, ...unexamined };
     const findings = known ?? examine(source);
     this.#known.delete(key);
     this.#known.set(key, findings);
     const oldest = this.#known.keys().next();
     if (this.#known.size > this.#limit && oldest.done !== true) this.#known.delete(oldest.value);
     const { buildId: id, ...rest } = findings;
-    return { path: name, identity: identityOf(source.stat, isOverlay(source.descriptor), id), ...rest };
+    return { path: name, identity: identity(id), examined: true, ...rest };
   }
 }
 

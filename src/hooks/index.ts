@@ -12,3 +12,4 @@ export type { MappedFile } from "./process-files.ts";
 export { coverageOf, fileReport, formatReport, processReport } from "./report.ts";
 export type { Coverage, HooksReport } from "./report.ts";
 export { resolveInRoot } from "./root-path.ts";
+export { procText } from "./small-file.ts";

@@ -1,8 +1,9 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { posix } from "node:path";
 import { parseLibraryCache } from "./ld-cache.ts";
 import type { LoadedFile, LoadOptions } from "./libraries.ts";
 import { resolveInRoot } from "./root-path.ts";
+import { smallFile } from "./small-file.ts";
 
 const libcrypto = /^libcrypto(?:-[\w.]+?)?\.so(?:\.\d+)*$/;
 const directories = [
@@ -52,9 +53,5 @@ function namesIn(root: string, directory: string): string[] {
 
 function fileIn(root: string, path: string): Buffer {
   const place = resolveInRoot(root, path);
-  try {
-    return place === undefined ? Buffer.alloc(0) : readFileSync(place.host);
-  } catch {
-    return Buffer.alloc(0);
-  }
+  return place === undefined ? Buffer.alloc(0) : smallFile(place.host);
 }

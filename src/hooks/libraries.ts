@@ -1,4 +1,3 @@
-import { readFileSync, statSync } from "node:fs";
 import { posix } from "node:path";
 import { readDynamic, readInterpreter } from "./elf/dynamic.ts";
 import type { Dynamic } from "./elf/dynamic.ts";
@@ -10,6 +9,7 @@ import { parseLibraryCache } from "./ld-cache.ts";
 import type { LibraryCache } from "./ld-cache.ts";
 import { resolveInRoot } from "./root-path.ts";
 import { interpreterOf } from "./script.ts";
+import { smallFile } from "./small-file.ts";
 
 export interface LoadOptions {
   /** The process's root directory as seen from here: "/" or /proc/PID/root. */
@@ -38,7 +38,6 @@ export interface LoadPlan {
 
 const filesMax = 512;
 const scriptsMax = 5;
-const cacheBytesMax = 16 << 20;
 
 const multiarch: Readonly<Record<Machine, string>> = { "x86-64": "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" };
 const muslMachine: Readonly<Record<Machine, string>> = { "x86-64": "x86_64", arm64: "aarch64" };
@@ -194,13 +193,7 @@ class Walk {
   /** A small file inside the root; empty if there is none. */
   #text(path: string): Buffer {
     const file = resolveInRoot(this.#root, path);
-    try {
-      if (file === undefined) return Buffer.alloc(0);
-      const { size } = statSync(file.host);
-      return size > cacheBytesMax ? Buffer.alloc(0) : readFileSync(file.host);
-    } catch {
-      return Buffer.alloc(0);
-    }
+    return file === undefined ? Buffer.alloc(0) : smallFile(file.host);
   }
 
   #absolute(path: string): string {

@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import { KloakError } from "../errors.ts";
 import type { FileReference } from "./discover.ts";
+import { procText } from "./small-file.ts";
 
 /** A file of which a process has mapped code. */
 export interface MappedFile extends FileReference {
@@ -15,6 +15,8 @@ export interface MappedFile extends FileReference {
 
 const mapping = /^([0-9a-f]+)-([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) (\d+) +(\/.*)$/;
 const filesMax = 4096;
+/** 65,530 mappings (vm.max_map_count) with names of 150 bytes; names may be of 4,096. */
+const mapsMax = 16 << 20;
 
 /** Parses /proc/PID/maps: the files mapped executable, each once. */
 export function parseMaps(text: string, directory: string): MappedFile[] {
@@ -42,7 +44,7 @@ export function parseMaps(text: string, directory: string): MappedFile[] {
 export function processFiles(pid: number): MappedFile[] {
   const directory = `/proc/${pid}`;
   try {
-    return parseMaps(readFileSync(`${directory}/maps`, "utf8"), directory);
+    return parseMaps(procText(`${directory}/maps`, mapsMax), directory);
   } catch (cause) {
     throw new KloakError("process-gone", `Process ${pid} cannot be looked at: is it running, and are you root?`, {
       cause,

@@ -48,6 +48,8 @@ export class MemorySource implements Source {
   }
 }
 
+/** O_PATH of <fcntl.h>: nothing is opened, not even a device. */
+const pathOnly = 0o10000000;
 const pageBytes = 64 << 10;
 const pagesKept = 32;
 
@@ -62,20 +64,27 @@ export class FileSource implements Source {
   /** @param path is opened without following a last symbolic link only if `follow` is false */
   constructor(path: string, options: { follow?: boolean; name?: string } = {}) {
     this.name = options.name ?? path;
-    // O_NONBLOCK: a FIFO in a container's file system must not hold us.
-    const flags = constants.O_RDONLY | constants.O_NONBLOCK | (options.follow === false ? constants.O_NOFOLLOW : 0);
-    try {
-      this.#descriptor = openSync(path, flags);
-    } catch (cause) {
-      throw new ElfError("elf-unreadable", `Cannot open ${this.name}: ${(cause as Error).message}`, cause);
-    }
+    // Looked at before it is opened: to open a FIFO of a container may hold us, and a device may do anything.
+    this.#descriptor = this.#open(path, pathOnly | (options.follow === false ? constants.O_NOFOLLOW : 0));
     try {
       this.stat = fstatSync(this.#descriptor, { bigint: true });
       if (!this.stat.isFile()) throw new ElfError("elf-unsupported", `${this.name} is not a regular file`);
       this.size = Number(this.stat.size);
+      const looked = this.#descriptor;
+      // O_NONBLOCK: nor must a lease, which a workload can take of its own file (fcntl(2)), for 45 s.
+      this.#descriptor = this.#open(`/proc/self/fd/${looked}`, constants.O_RDONLY | constants.O_NONBLOCK);
+      closeSync(looked);
     } catch (error) {
       this.close();
       throw error;
+    }
+  }
+
+  #open(path: string, flags: number): number {
+    try {
+      return openSync(path, flags);
+    } catch (cause) {
+      throw new ElfError("elf-unreadable", `Cannot open ${this.name}: ${(cause as Error).message}`, cause);
     }
   }
 
