@@ -74,8 +74,13 @@ export class Site {
 
   /** Starts an agent; resolves when it listens, or has ended. */
   async agent(...options: string[]): Promise<AgentProcess> {
+    return await this.agentOf(kloakFile, ...options);
+  }
+
+  /** The same of another build of Kloak. @param file its `bin/kloak` */
+  async agentOf(file: string, ...options: string[]): Promise<AgentProcess> {
     const state = options.includes("--state") ? [] : ["--state", this.bpffs.state];
-    const agent = new AgentProcess([...state, "--run", this.run, "--audit", this.auditFile, ...options]);
+    const agent = new AgentProcess([...state, "--run", this.run, "--audit", this.auditFile, ...options], file);
     this.#agents.add(agent);
     await until(
       `the agent to listen: ${agent.said}`,
@@ -158,8 +163,8 @@ export class AgentProcess {
   ended: { readonly status: number | null; readonly signal: NodeJS.Signals | null } | undefined;
   readonly #exit: Promise<unknown>;
 
-  constructor(options: readonly string[]) {
-    this.child = spawn(kloakFile, ["agent", "--verbose", ...options], { stdio: ["ignore", "ignore", "pipe"] });
+  constructor(options: readonly string[], file: string) {
+    this.child = spawn(file, ["agent", "--verbose", ...options], { stdio: ["ignore", "ignore", "pipe"] });
     this.child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.said += text;
     });

@@ -239,10 +239,16 @@ test("a share that is all used: a connection is inert, a record says why, and th
     const { dataplane, workloads, records, start } = scene;
     for (const name of [...cipherTables, "flows", "hellos", "outstanding"] as const) {
       await context.test(name, async () => {
-        const used = Array.from({ length: table.count }, (_, at) => (at === table[name] ? 1 << 20 : 0));
-        dataplane.maps.shares.set(workloads.other.number, { used });
-        records.splice(0);
-        assert.deepEqual(await visit(scene, await start("other")), inert);
+        const full = 1 << 20;
+        const used = Array.from({ length: table.count }, (_, at) => (at === table[name] ? full : 0));
+        // The agent's own sweep counts anew now and then: only what happened without one is looked at.
+        for (let stood = false; !stood; ) {
+          dataplane.maps.shares.set(workloads.other.number, { used });
+          records.splice(0);
+          const outcome = await visit(scene, await start("other"));
+          stood = (dataplane.maps.shares.get(workloads.other.number)?.used[table[name]] ?? 0) > full / 2;
+          if (stood) assert.deepEqual(outcome, inert);
+        }
         dataplane.drainEvents();
         const refused = records.filter(({ outcome }) => outcome === "refused");
         assert.ok((count(refused.map(({ reason }) => `${reason}`))["tables-full"] ?? 0) > 0, JSON.stringify(records));
