@@ -19,8 +19,10 @@ import { count, timesIn } from "../support/requests.ts";
 import { host, makeSecret, World } from "../support/world.ts";
 
 const listener = "raw 1.3";
+const http2 = "http/2";
 const world = await World.create((certificates) => [
   { name: listener, kind: "raw", certificate: certificates.good, version: "TLSv1.3" },
+  { name: http2, kind: "http2", certificate: certificates.good },
 ]);
 const namespaces = { flooder: createNamespace(), other: createNamespace() };
 after(async () => {
@@ -30,7 +32,7 @@ after(async () => {
 });
 
 /*
- * `connect`: opens a connection, over which each further `request` goes. `flood`: says to libcrypto what a TLS 1.3 client
+ * `connect`: opens a connection, over which each further `request` goes. `http2`: a request by HTTP/2. `flood`: says to libcrypto what a TLS 1.3 client
  * says of its first record, under a new key in a new context each time.
  */
 const program = `
@@ -61,6 +63,16 @@ for line in sys.stdin:
     if word == "request":
         stream.sendall(request)
         stream.recv(9)
+    if word == "http2":
+        from h2.connection import H2Connection
+        context.set_alpn_protocols(["h2"])
+        with context.wrap_socket(socket.create_connection((address, int(more[0])), 60), server_hostname=host) as stream:
+            session = H2Connection()
+            session.initiate_connection()
+            fields = {":method": "GET", ":path": "/", ":scheme": "https", ":authority": host, "x-api-key": key}
+            session.send_headers(1, fields.items(), end_stream=True)
+            stream.sendall(session.data_to_send())
+            while not any(type(event).__name__ == "StreamEnded" for event in session.receive_data(stream.recv(65536))): pass
     print(word, "done", flush=True)
 `;
 
@@ -70,7 +82,14 @@ class Client {
 
   constructor(namespace: Namespace, placeholder: string) {
     const port = String(world.server.port(listener));
-    const [file = "", ...args] = namespace.within(["python3", "-c", program, world.namespace.ipv4.inside, port, host]);
+    const [file = "", ...args] = namespace.within([
+      "/usr/bin/python3",
+      "-c",
+      program,
+      world.namespace.ipv4.inside,
+      port,
+      host,
+    ]);
     this.#child = spawn(file, [...args, placeholder], { stdio: ["pipe", "pipe", "inherit"] });
     this.#child.stdout?.on("data", (text: Buffer) => (this.#said += text.toString()));
   }
@@ -151,18 +170,18 @@ async function withAgent(play: (scene: Scene) => Promise<void>): Promise<void> {
 }
 
 /** What the server has got since the last call: requests with the secret, and with the placeholder. */
-async function served({ value, placeholder }: Scene): Promise<[secrets: number, placeholders: number]> {
-  const { requests } = await world.server.take({ closed: listener });
-  const text = requests.flatMap(({ body }) => body ?? "").join("");
+async function served({ value, placeholder }: Scene, at = listener): Promise<[secrets: number, placeholders: number]> {
+  const { requests } = await world.server.take({ closed: at });
+  const text = JSON.stringify(requests);
   return [timesIn(text, value), timesIn(text, placeholder)];
 }
 
 /** A connection with one request, and what the server has got of it. */
-async function visit(scene: Scene, client: Client): Promise<[number, number]> {
-  await client.does("connect");
-  await client.does("request");
+async function visit(scene: Scene, client: Client, at = listener): Promise<[number, number]> {
+  if (at === http2) await client.does(`http2 ${world.server.port(http2)}`);
+  else for (const order of ["connect", "request"]) await client.does(order);
   await client.end();
-  return await served(scene);
+  return await served(scene, at);
 }
 
 const secret = [1, 0];
@@ -238,15 +257,16 @@ test("what is made and freed by requests and connections is neither lost nor cou
 test("a share that is all used: a connection is inert, a record says why, and the next one has room again", async (context) => {
   await withAgent(async (scene) => {
     const { dataplane, workloads, records, start } = scene;
-    for (const name of [...cipherTables, "flows", "hellos", "outstanding"] as const) {
+    for (const name of [...cipherTables, "h2States", "flows", "hellos", "outstanding"] as const) {
       await context.test(name, async () => {
+        const at = name === "h2States" ? http2 : listener;
         const full = 1 << 20;
         const used = Array.from({ length: table.count }, (_, at) => (at === table[name] ? full : 0));
         // The agent's own sweep counts anew now and then: only what happened without one is looked at.
         for (let stood = false; !stood; ) {
           dataplane.maps.shares.set(workloads.other.number, { used });
           records.splice(0);
-          const outcome = await visit(scene, await start("other"));
+          const outcome = await visit(scene, await start("other"), at);
           stood = (dataplane.maps.shares.get(workloads.other.number)?.used[table[name]] ?? 0) > full / 2;
           if (stood) assert.deepEqual(outcome, inert);
         }
@@ -255,7 +275,7 @@ test("a share that is all used: a connection is inert, a record says why, and th
         assert.ok((count(refused.map(({ reason }) => `${reason}`))["tables-full"] ?? 0) > 0, JSON.stringify(records));
         assert.ok(dataplane.counters().sharesExceeded > 0n);
         dataplane.sweeper.sweep();
-        assert.deepEqual(await visit(scene, await start("other")), secret);
+        assert.deepEqual(await visit(scene, await start("other"), at), secret);
       });
     }
   });

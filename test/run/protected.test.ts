@@ -8,7 +8,7 @@ import type { AuditRecord } from "../../src/audit/index.ts";
 import { type Authority, createAuthority } from "../../src/lab/certificates.ts";
 import { createNamespace, type Namespace } from "../../src/lab/namespace.ts";
 import { LabServer } from "../../src/lab/server.ts";
-import { kloak, Running } from "./kloak.ts";
+import { kloak, Running, until } from "./kloak.ts";
 
 const host = "api.kloak.test";
 const value = "sk-live-4Zr8QmT2vXw9LbN6cHs1";
@@ -132,6 +132,33 @@ test("a command in a mount namespace of its own is hooked as well", async () => 
     env: { KEY: value },
   });
   assert.equal(outcome.status, 0, outcome.stderr);
+  assert.deepEqual(await keysReceived(), [value]);
+});
+
+test("a program that lies in no file system is hooked once it runs, and the trail says from when on", async () => {
+  const { options, records } = trail("memfd");
+  const program = `
+    const https = require("node:https"), fs = require("node:fs");
+    console.log("up");
+    process.stdin.once("data", () => {
+      const options = { host: "${machine.ipv4.inside}", port: ${port}, servername: "${host}", ca: fs.readFileSync("${authority.caFile}"),
+        headers: { host: "${host}", "x-api-key": process.env.KEY } };
+      https.get(options, (answer) => answer.on("data", () => process.exit()));
+    });`;
+  const launch = `import os, sys
+program = os.memfd_create("program")
+with open(sys.argv[1], "rb") as file: os.sendfile(program, file.fileno(), 0, 1 << 30)
+os.execve(program, ["program", "-e", sys.argv[2]], os.environ)`;
+  const command = ["python3", "-c", launch, process.execPath, program];
+  const running = new Running(["run", ...options, "--secret", `KEY@${host}`, "--", ...command], {
+    env: { KEY: value },
+  });
+  await running.says("up");
+  const late = () => records().filter(({ outcome }) => outcome === "unprotected");
+  await until("it is hooked", () => late().length > 0);
+  assert.match(late()[0]?.detail ?? "", /had started before the TLS code of .*program.* was hooked/);
+  running.process.stdin?.end("go\n");
+  assert.equal((await running.ended).status, 0, running.stderr);
   assert.deepEqual(await keysReceived(), [value]);
 });
 
