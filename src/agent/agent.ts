@@ -193,7 +193,10 @@ export class Agent {
     this.#gate?.removeWorkload(workload.netnsInode);
     this.#secrets.removeWorkload(number);
     this.#files.release(workload.netnsInode);
-    if (workload.ifindex !== 0 && workload.lasting !== undefined) this.detachInterface(workload.ifindex);
+    if (workload.ifindex !== 0 && workload.lasting !== undefined) {
+      this.detachInterface(workload.ifindex);
+      this.#dataplane.sweeper.forget(number);
+    }
     this.#book.forget("workload", number);
   }
 
@@ -247,6 +250,7 @@ export class Agent {
         workloads.delete(BigInt(entry.cookie));
         interfaces.delete(entry.ifindex);
         this.#secrets.removeWorkload(number);
+        this.#dataplane.sweeper.forget(number);
         this.#book.forget("workload", number);
         continue;
       }

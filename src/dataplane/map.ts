@@ -111,6 +111,13 @@ export class BpfMap<K, V> {
     ]);
   }
 
+  /** Deletes the entries of which the field in the key, or in the value, is this; says how many. */
+  deleteWhere<T>(part: "key" | "value", field: Field<T>, value: T): number {
+    const native = loadNative();
+    const found = this.#column(part === "key", field).filter(([, at]) => at === value);
+    return found.filter(([key]) => native.mapDelete(this.handle, key)).length;
+  }
+
   pin(path: string): void {
     loadNative().mapPin(this.handle, path);
   }

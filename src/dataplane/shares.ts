@@ -1,4 +1,4 @@
-import type { Field } from "./map.ts";
+import type { BpfMap, Field } from "./map.ts";
 import type { Maps } from "./dataplane.ts";
 import {
   contextKeyCodec,
@@ -16,31 +16,37 @@ import { u64 } from "./codec.ts";
 
 type Table = Exclude<keyof typeof table, "count">;
 
-/** Whose each entry of a table is. */
-const owners: Readonly<Record<Table, (maps: Maps) => readonly number[]>> = {
-  flows: ({ flows }) => flows.eachKey(flowKeyCodec.fields.workload),
-  outstanding: ({ outstanding }) => ofValues(outstanding, outstandingCodec.fields.workload),
-  hellos: ({ hellos }) => ofValues(hellos, helloCodec.fields.workload),
-  keys: ({ keys }) => keys.eachKey(keyNameCodec.fields.workload),
-  h2States: h2Owners,
-  contexts: ({ contexts }) => contexts.eachKey(contextKeyCodec.fields.workload),
-  patches: ({ patches }) => ofValues(patches, patchCodec.fields.workload),
-  regionChunks: ({ region_chunks: chunks }) => ofValues(chunks, regionChunkCodec.fields.workload),
-  fingerprints: ({ fingerprints }) =>
-    ofValues(fingerprints, [
-      sightingCodec.fields.key[0] + keyNameCodec.fields.workload[0],
-      keyNameCodec.fields.workload[1],
-    ]),
+/** Where each entry of a table says whose it is. A state of HTTP/2 is whose its key is. */
+const ownerFields: Readonly<Record<Exclude<Table, "h2States">, readonly ["key" | "value", Field<number>]>> = {
+  flows: ["key", flowKeyCodec.fields.workload],
+  outstanding: ["value", outstandingCodec.fields.workload],
+  hellos: ["value", helloCodec.fields.workload],
+  keys: ["key", keyNameCodec.fields.workload],
+  contexts: ["key", contextKeyCodec.fields.workload],
+  patches: ["value", patchCodec.fields.workload],
+  regionChunks: ["value", regionChunkCodec.fields.workload],
+  fingerprints: [
+    "value",
+    [sightingCodec.fields.key[0] + keyNameCodec.fields.workload[0], keyNameCodec.fields.workload[1]],
+  ],
 };
 
-function ofValues(map: { eachValue(field: Field<number>): [Buffer, number][] }, field: Field<number>): number[] {
-  return map.eachValue(field).map(([, workload]) => workload);
+function ownersIn(maps: Maps, name: Table): readonly number[] {
+  if (name === "h2States") {
+    const workloads = keyOwners(maps);
+    return maps.h2_states.keys().map((serial) => workloads.get(serial) ?? 0);
+  }
+  const [part, field] = ownerFields[name];
+  const map: BpfMap<unknown, unknown> = maps[mapOf(name)];
+  return part === "key" ? map.eachKey(field) : map.eachValue(field).map(([, workload]) => workload);
 }
 
-/** An HTTP/2 state belongs to whom its key belongs to. */
-function h2Owners(maps: Maps): number[] {
-  const workloads = keyOwners(maps);
-  return maps.h2_states.keys().map((serial) => workloads.get(serial) ?? 0);
+/** Deletes what a workload has in every table; its states of HTTP/2 go with the next sweep. */
+export function forgetOwner(maps: Maps, has: (map: keyof Maps) => boolean, workload: number): void {
+  for (const [name, [part, field]] of Object.entries(ownerFields)) {
+    const map = mapOf(name as Table);
+    if (has(map)) maps[map].deleteWhere(part, field, workload);
+  }
 }
 
 /** By the serial of each key. */
@@ -62,7 +68,7 @@ export function countShares(maps: Maps, has: (map: keyof Maps) => boolean): void
   const rows = new Map<number, number[]>([[0, []]]);
   for (const [name, index] of Object.entries(table)) {
     if (name === "count" || !has(mapOf(name as Table))) continue;
-    for (const workload of owners[name as Table](maps)) {
+    for (const workload of ownersIn(maps, name as Table)) {
       for (const owner of workload === 0 ? [0] : [0, workload]) {
         const used = rows.get(owner) ?? [];
         used[index] = (used[index] ?? 0) + 1;

@@ -1,7 +1,7 @@
 import { existsSync, readlinkSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Maps } from "./dataplane.ts";
-import { countShares, keyOwners } from "./shares.ts";
+import { countShares, forgetOwner, keyOwners } from "./shares.ts";
 import {
   contextCodec,
   type ContextKey,
@@ -85,6 +85,11 @@ export class Sweeper {
     const chunks = this.#has("patches") ? this.#chunks() : 0;
     countShares(this.#maps, (name) => this.#has(name));
     return { flows, keys: closedKeys + idleKeys, h2States, contexts, fingerprints, patches, chunks };
+  }
+
+  /** Deletes all that is left of a workload whose interface is gone: nothing of it can leave any more. */
+  forget(workload: number): void {
+    forgetOwner(this.#maps, (name) => this.#has(name), workload);
   }
 
   /** Every `interval` milliseconds until the signal. */

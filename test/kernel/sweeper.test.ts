@@ -168,29 +168,42 @@ test("old fingerprints and patches go, and chunks that belong to no patch", asyn
   );
 });
 
-test("every sweep counts anew what each workload has of each table", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
-  const { shares, hellos, h2_states: states, flows } = dataplane.maps;
-  const counts = Array.from({ length: table.count }, () => 0);
-  shares.set(5, { used: counts.map(() => -3) }); // what it had has gone, and more has been counted than that
-  for (const [workload, entries] of [1, 2].entries()) {
+/** Entries of every table: one for workload 1, two for workload 2. */
+function fill(dataplane: Dataplane): void {
+  const { hellos, h2_states: states, flows, outstanding } = dataplane.maps;
+  for (const [index, entries] of [1, 2].entries()) {
+    const workload = index + 1;
     for (let i = 1; i <= entries; i++) {
-      const id = 10 * workload + i;
-      addKey(dataplane, id, now, workload + 1);
+      const id = 10 * index + i;
+      addKey(dataplane, id, now, workload);
       states.set(BigInt(id), Buffer.alloc(mapTypes.h2_states.value.bytes));
-      addContext(dataplane, BigInt(id), now, process.pid, workload + 1);
-      addRecord(dataplane, id, now, workload + 1);
-      hellos.set(BigInt(id), { ...helloCodec.decode(Buffer.alloc(helloCodec.bytes)), workload: workload + 1 });
-      flows.set({ ...flowKey(id), workload: workload + 1 }, flowCodec.decode(Buffer.alloc(flowCodec.bytes)));
-      dataplane.maps.outstanding.set(BigInt(id), { records: [], workload: workload + 1 });
+      addContext(dataplane, BigInt(id), now, process.pid, workload);
+      addRecord(dataplane, id, now, workload);
+      hellos.set(BigInt(id), { ...helloCodec.decode(Buffer.alloc(helloCodec.bytes)), workload });
+      flows.set({ ...flowKey(id), workload }, flowCodec.decode(Buffer.alloc(flowCodec.bytes)));
+      outstanding.set(BigInt(id), { records: [], workload });
     }
   }
+}
+
+const counts = Array.from({ length: table.count }, () => 0);
+const share = (entries: number) => ({
+  used: counts.map((_, at) => (at === table.regionChunks ? 2 * entries : entries)),
+});
+
+test("every sweep counts anew what each workload has of each table", async () => {
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  const { shares } = dataplane.maps;
+  shares.set(5, { used: counts.map(() => -3) }); // what it had has gone, and more has been counted than that
+  fill(dataplane);
   assert.deepEqual(dataplane.sweeper.sweep(0n), none);
-  const all = (entries: number) => ({
-    used: counts.map((_, at) => (at === table.regionChunks ? 2 * entries : entries)),
-  });
-  assert.deepEqual(
-    new Map(shares.entriesNow()),
-    new Map([0, 1, 2].map((workload) => [workload, all([3, 1, 2][workload] ?? 0)])),
-  );
+  assert.deepEqual(new Map(shares.entriesNow()), new Map([0, 1, 2].map((id) => [id, share([3, 1, 2][id] ?? 0)])));
+});
+
+test("what a workload leaves goes at once, and no other's", async () => {
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  fill(dataplane);
+  dataplane.sweeper.forget(2);
+  assert.deepEqual(dataplane.sweeper.sweep(0n), { ...none, h2States: 2 });
+  assert.deepEqual(new Map(dataplane.maps.shares.entriesNow()), new Map([0, 1].map((id) => [id, share(1)])));
 });
