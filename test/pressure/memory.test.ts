@@ -94,9 +94,9 @@ test("40 requests and uploads out of pages that are taken away and read again", 
   const trail = join(directory, "audit.jsonl");
   const code = join(directory, "program.py");
   writeFileSync(code, program);
-  const arguments_ = [authority.caFile, machine.ipv4.inside, `${server.port("https")}`, host, directory];
+  const where = [authority.caFile, machine.ipv4.inside, `${server.port("https")}`, host, directory];
   const options = ["--audit", trail, "--ca", authority.caFile, "--secret", `KEY@${host}`];
-  const running = new Running(["run", ...options, "--", "python3", code, ...arguments_], { env: { KEY: value } });
+  const running = new Running(["run", ...options, "--", "python3", code, ...where], { env: { KEY: value } });
   await running.says("\n");
   const pid = running.stdout.trim().split(" ")[1] ?? "";
   assert.ok(readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(code));
