@@ -111,10 +111,10 @@ export class BpfMap<K, V> {
     ]);
   }
 
-  /** Deletes the entries of which the field in the key, or in the value, is this; says how many. */
-  deleteWhere<T>(part: "key" | "value", field: Field<T>, value: T): number {
+  /** Deletes the entries of which the field in the key, or in the value, is such; says how many. */
+  deleteWhere<T>(part: "key" | "value", field: Field<T>, isSuch: (value: T) => boolean): number {
     const native = loadNative();
-    const found = this.#column(part === "key", field).filter(([, at]) => at === value);
+    const found = this.#column(part === "key", field).filter(([, value]) => isSuch(value));
     return found.filter(([key]) => native.mapDelete(this.handle, key)).length;
   }
 

@@ -45,7 +45,7 @@ function ownersIn(maps: Maps, name: Table): readonly number[] {
 export function forgetOwner(maps: Maps, has: (map: keyof Maps) => boolean, workload: number): void {
   for (const [name, [part, field]] of Object.entries(ownerFields)) {
     const map = mapOf(name as Table);
-    if (has(map)) maps[map].deleteWhere(part, field, workload);
+    if (has(map)) maps[map].deleteWhere(part, field, (owner) => owner === workload);
   }
 }
 

@@ -76,15 +76,13 @@ export class Sweeper {
       : 0;
     const h2States = this.#h2States();
     const contexts = this.#contexts(before(limits.idleKey));
-    const fingerprints = this.#has("fingerprints")
-      ? this.#maps.fingerprints.sweep(sightingCodec.fields.sealedNs[0], before(limits.fingerprint)).length
-      : 0;
+    const fingerprints = this.#fingerprints(before(limits.fingerprint), closedKeys);
     const patches = this.#has("patches")
       ? this.#maps.patches.sweep(patchCodec.fields.sealedNs[0], before(limits.patch)).length
       : 0;
     const chunks = this.#has("patches") ? this.#chunks() : 0;
     countShares(this.#maps, (name) => this.#has(name));
-    return { flows, keys: closedKeys + idleKeys, h2States, contexts, fingerprints, patches, chunks };
+    return { flows, keys: closedKeys.size + idleKeys, h2States, contexts, fingerprints, patches, chunks };
   }
 
   /** Deletes all that is left of a workload whose interface is gone: nothing of it can leave any more. */
@@ -110,11 +108,13 @@ export class Sweeper {
     return Object.keys(this.#maps).includes(name);
   }
 
-  #flows(now: bigint, limits: SweepLimits): { readonly flows: number; readonly closedKeys: number } {
-    if (!this.#has("flows")) return { flows: 0, closedKeys: 0 };
+  /** @returns how many flows have gone, and the serials of the keys that have gone with theirs */
+  #flows(now: bigint, limits: SweepLimits): { readonly flows: number; readonly closedKeys: ReadonlySet<bigint> } {
+    const closedKeys = new Set<bigint>();
+    if (!this.#has("flows")) return { flows: 0, closedKeys };
     const { flows, outstanding, hellos } = this.#maps;
     const first = limits.closedKey < limits.closedFlow ? limits.closedKey : limits.closedFlow;
-    const counts = { flows: 0, closedKeys: 0 };
+    let count = 0;
     for (const key of flows.older(flowCodec.fields.usedNs[0], now > first ? now - first : 0n)) {
       const raw = flows.getRaw(flowKeyCodec.encode(key));
       if (!raw) continue;
@@ -126,7 +126,7 @@ export class Sweeper {
       const closing = read("closing");
       // Not when the peer alone has ended its part: more requests may come.
       if ((closing & flowClosing.workload) !== 0 && idle >= limits.closedKey && this.#forgetKey(key.workload, read))
-        counts.closedKeys++;
+        closedKeys.add(read("keySerial"));
       // What follows must stay heard while its workload can send: a server's header table has no age.
       const keeps = (read("flags") & flowFlag.keepsSecret) !== 0;
       if (keeps && closing === 0 && this.#sends(key.workload)) continue;
@@ -134,10 +134,10 @@ export class Sweeper {
       if (idle < (closing === 0 ? limits.idleFlow : closed) || !flows.delete(key)) continue;
       outstanding.delete(read("serial"));
       hellos.delete(read("serial"));
-      if (this.#forgetKey(key.workload, read)) counts.closedKeys++;
-      counts.flows++;
+      if (this.#forgetKey(key.workload, read)) closedKeys.add(read("keySerial"));
+      count++;
     }
-    return counts;
+    return { flows: count, closedKeys };
   }
 
   /** No further record under the key of a flow can leave on it, and on no other either. */
@@ -145,6 +145,15 @@ export class Sweeper {
     return (
       this.#has("keys") && read("phase") === flowPhase.bound && this.#maps.keys.delete({ workload, id: read("keyId") })
     );
+  }
+
+  /** Old ones, and those of records that only a closed flow could bring. */
+  #fingerprints(before: bigint, closedKeys: ReadonlySet<bigint>): number {
+    if (!this.#has("fingerprints")) return 0;
+    const { fingerprints } = this.#maps;
+    const { sealedNs, serial } = sightingCodec.fields;
+    const old = fingerprints.sweep(sealedNs[0], before).length;
+    return closedKeys.size === 0 ? old : old + fingerprints.deleteWhere("value", serial, (at) => closedKeys.has(at));
   }
 
   /** Those whose keys have gone. A key is there before its state is. */

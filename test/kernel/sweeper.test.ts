@@ -137,6 +137,19 @@ test("a key goes when its flow has ended, or when it is idle, and its HTTP/2 sta
     });
 });
 
+test("the fingerprints of a key go with it when its flow has ended", async () => {
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  const { fingerprints } = dataplane.maps;
+  for (const id of [1, 2]) {
+    addKey(dataplane, id, now);
+    const sighting = { key: keyName(id), serial: BigInt(id), index: 1, sealedNs: now - SECOND };
+    fingerprints.set({ bytes: Buffer.alloc(16, id) }, sighting);
+  }
+  addFlow(dataplane, 1, { ...boundTo(1), usedNs: now - 6n * SECOND, closing: flowClosing.workload });
+  assert.deepEqual(dataplane.sweeper.sweep(now), { ...none, keys: 1, fingerprints: 1 });
+  assert.equal(fingerprints.has({ bytes: Buffer.alloc(16, 2) }), true);
+});
+
 test("a context goes when it is idle, or when its process has ended", async () => {
   await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
   const sweeper = new Sweeper(dataplane.maps, (process) => process === 1);
