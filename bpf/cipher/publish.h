@@ -57,13 +57,19 @@ __noinline int seal_claim(struct sealing *sealing, __u32 named)
 }
 
 /* The edits cannot be made after all: gives back what seal_claim took for them, and deletes what has been entered. */
-static __always_inline void publish_take_back(const struct sealing *sealing, const struct key_state *state)
+__noinline int seal_take_back(const struct sealing *sealing)
 {
-	struct patch_key key = {.serial = state->serial, .index = sealing->index};
-	__u32 chunks = publish_chunks(sealing);
+	struct patch_key key = {};
+	__u32 chunks;
 
+	if (!sealing)
+		return -1;
+	key.serial = sealing->serial;
+	key.index = sealing->index;
+	chunks = publish_chunks(sealing);
 	region_chunks_delete(&key, chunks);
 	share_give(sealing->key.workload, table_region_chunks, chunks);
+	return 0;
 }
 
 /* Enters the ciphertext, with nothing to be XORed to it yet. Returns the chunks entered. */
@@ -329,7 +335,7 @@ static __always_inline void publish_patch(struct sealing *sealing, struct key_st
 	count(counter_patches_full);
 	share_give(sealing->key.workload, table_patches, 1);
 	if (sealing->patch.edit_count)
-		publish_take_back(sealing, state);
+		seal_take_back(sealing);
 }
 
 static __always_inline void ghash_absorb(struct ghash_element *sum, const struct ghash_key *key, __u64 first,

@@ -262,7 +262,7 @@ static __always_inline void seal_end(struct key_state *key, struct sealing *seal
 								    seal_tag_ghash(key, sealing, chunks)))
 		chunks = 0;
 	if (sealing->patch.edit_count && !chunks) {
-		publish_take_back(sealing, key);
+		seal_take_back(sealing);
 		sealing->patch.edit_count = 0;
 		sealing->refusal = sealing->patch.edits[0];
 		sealing->refused = reason_tables_full;

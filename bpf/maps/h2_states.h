@@ -30,8 +30,8 @@ static __always_inline struct h2_state *h2_find(__u64 key_serial)
 	return bpf_map_lookup_elem(&h2_states, &key_serial);
 }
 
-/* NULL when there is no room. */
-static __always_inline struct h2_state *h2_make(__u64 key_serial, __u32 workload)
+/* NULL when there is no room. Not inlined, like the next: what they need of the stack is free again when they are done. */
+static __noinline struct h2_state *h2_make(__u64 key_serial, __u32 workload)
 {
 	__u32 zero = 0;
 	struct h2_state *blank = bpf_map_lookup_elem(&blank_h2_state, &zero);
@@ -45,7 +45,7 @@ static __always_inline struct h2_state *h2_make(__u64 key_serial, __u32 workload
 	return h2_find(key_serial);
 }
 
-static __always_inline void h2_forget(__u64 key_serial, __u32 workload)
+static __noinline void h2_forget(__u64 key_serial, __u32 workload)
 {
 	if (!bpf_map_delete_elem(&h2_states, &key_serial))
 		share_give(workload, table_h2_states, 1);

@@ -40,6 +40,14 @@ struct {
 	__type(value, struct share);
 } shares SEC(".maps");
 
+/* A row of zeros: on the stack it would take what those who call need. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct share);
+} blank_share SEC(".maps");
+
 static __always_inline struct share *share_find(__u32 workload)
 {
 	return bpf_map_lookup_elem(&shares, &workload);
@@ -47,12 +55,14 @@ static __always_inline struct share *share_find(__u32 workload)
 
 static __always_inline struct share *share_obtain(__u32 workload)
 {
-	const struct share none = {};
-	struct share *share = share_find(workload);
+	struct share *share = share_find(workload), *blank;
+	__u32 zero = 0;
 
 	if (share)
 		return share;
-	bpf_map_update_elem(&shares, &workload, &none, BPF_NOEXIST);
+	blank = bpf_map_lookup_elem(&blank_share, &zero);
+	if (blank)
+		bpf_map_update_elem(&shares, &workload, blank, BPF_NOEXIST);
 	return share_find(workload);
 }
 

@@ -1010,6 +1010,12 @@ export const mapTypes = {
     key: u32,
     value: bytes(7192),
   },
+  blank_share: {
+    type: 2,
+    entries: 1,
+    key: u32,
+    value: shareCodec,
+  },
   contexts: {
     type: 1,
     entries: 32768,
