@@ -88,7 +88,7 @@ __noinline int seal_listen(struct sealing *sealing, struct h1_parser *parser, __
 
 	if (!sealing || !parser || parser->state == h1_opaque)
 		return -1;
-	bytes = sealing->length;
+	bytes = sealing->length - (sealing->type_at ? 1 : 0);
 	if (bytes > k_listen_max)
 		bytes = k_listen_max;
 	if (bpf_probe_read_user(&sealing->scan.text, bytes, (void *)text))

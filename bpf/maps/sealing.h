@@ -11,11 +11,15 @@
 #include "../http/h1.h"
 #include "../types/record.h"
 
+/* Apart from the text there is padding too: what stands in the last block is not looked for. */
+#define k_type_hidden (~0ull)
+
 struct sealing {
 	__u64 serial; /* of the key's state */
 	struct key_name key;
 	struct aes_key aes; /* scratch of context_name */
 	struct dns_name name;     /* scratch of request_host */
+	__u64 type_at;            /* where the inner type stands if not behind the text, or k_type_hidden; 0: there */
 	__u64 host;               /* hash of the request's Host, without port */
 	__u64 host_suffix;        /* and of what follows its first dot; 0: no dot */
 	__u8 candidate[64];       /* scratch of placeholder_find: text that may be a placeholder's */

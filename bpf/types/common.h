@@ -26,7 +26,7 @@ enum cipher_algorithm {
 
 enum tls_version { tls_unknown = 0, tls_1_2 = 2, tls_1_3 = 3 };
 
-enum tls_stack { stack_unknown = 0, stack_openssl = 1, stack_go = 2 };
+enum tls_stack { stack_unknown = 0, stack_openssl = 1, stack_go = 2, stack_gnutls = 3 };
 
 enum proof { proof_flow = 0, proof_record = 1, proof_none = 2 };
 

@@ -49,12 +49,14 @@ export const tlsStack = {
   unknown: 0,
   openssl: 1,
   go: 2,
+  gnutls: 3,
 } as const;
 export type TlsStack = (typeof tlsStack)[keyof typeof tlsStack];
 export const tlsStackNames: Readonly<Record<number, string>> = {
   0: "unknown",
   1: "openssl",
   2: "go",
+  3: "gnutls",
 };
 
 export const proof = {

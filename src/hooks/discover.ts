@@ -4,6 +4,7 @@ import type { Source } from "./elf/source.ts";
 import { findEvidence, findOther } from "./evidence.ts";
 import type { Evidence } from "./evidence.ts";
 import { recogniseGo } from "./go/recognise.ts";
+import { recogniseGnutls } from "./gnutls/recognise.ts";
 import { identityKey, identityOf, isOverlay } from "./identity.ts";
 import type { FileIdentity } from "./identity.ts";
 import { recogniseOpenssl } from "./openssl.ts";
@@ -40,7 +41,9 @@ export function examine(source: Source): Findings & { readonly buildId: string |
     if (!isElf(source)) return { ...nothing, buildId: undefined };
     const image = readImage(source);
     id = buildId(image);
-    const found = [recogniseOpenssl(image), recogniseGo(image)].filter((one) => one !== undefined);
+    const found = [recogniseOpenssl(image), recogniseGo(image), recogniseGnutls(image)].filter(
+      (one) => one !== undefined,
+    );
     const stacks = found.filter((one): one is StackPlan => "hooks" in one);
     const refusals = found.filter((one): one is StackRefusal => !("hooks" in one));
     const refused = refusals.map(({ stack, reason }) => ({ stack, sign: reason }));

@@ -2,12 +2,11 @@ import { constantReturned as constantArm64, fieldRead as fieldArm64 } from "./ar
 import { locate, segmentFlag } from "./elf/image.ts";
 import type { ElfImage } from "./elf/image.ts";
 import { lookup } from "./elf/symbols.ts";
-import type { ElfSymbol, SymbolTable } from "./elf/symbols.ts";
+import type { SymbolTable } from "./elf/symbols.ts";
+import { codeOf, pointOf } from "./function.ts";
 import type { Hook, StackPlan, StackRefusal } from "./plan.ts";
 import { constantReturned as constantX86, fieldRead as fieldX86 } from "./x86/accessor.ts";
 import type { Field } from "./x86/accessor.ts";
-import { choosePoint } from "./x86/prologue.ts";
-import type { ProbePoint } from "./x86/prologue.ts";
 
 interface Hooked {
   readonly program: string;
@@ -64,8 +63,6 @@ const names = [
   "SSL_CTX_new",
 ];
 
-const prologueMax = 64 << 10;
-
 /** @throws ElfError */
 export function recogniseOpenssl(image: ElfImage): StackPlan | StackRefusal | undefined {
   const symbols = lookup(image, names);
@@ -117,23 +114,6 @@ export function recogniseOpenssl(image: ElfImage): StackPlan | StackRefusal | un
     offsets,
     includesProtocol: symbols.defined.has("SSL_CTX_new"),
   };
-}
-
-/** The function's first bytes, and whether that is all of it. */
-function codeOf(image: ElfImage, symbol: ElfSymbol): { readonly code: Buffer; readonly complete: boolean } {
-  const place = locate(image, symbol.address, segmentFlag.execute);
-  if (place === undefined) return { code: Buffer.alloc(0), complete: false };
-  const wanted = symbol.size > 0 ? symbol.size : 128;
-  const length = Math.min(wanted, place.left, prologueMax);
-  return { code: image.source.read(place.offset, length), complete: symbol.size > 0 && length === symbol.size };
-}
-
-function pointOf(image: ElfImage, symbol: ElfSymbol, argumentCount: number): ProbePoint {
-  if (image.machine === "arm64") {
-    return { offset: 0, instruction: "unknown", cost: "breakpoint", reason: "on arm64 the entry is as good as any" };
-  }
-  const { code, complete } = codeOf(image, symbol);
-  return choosePoint(code, argumentCount, complete);
 }
 
 function readField(

@@ -14,7 +14,7 @@ export interface Hook {
   readonly required: boolean;
 }
 
-export type StackName = "openssl" | "go";
+export type StackName = "openssl" | "go" | "gnutls";
 
 export interface StackPlan {
   readonly stack: StackName;

@@ -252,7 +252,7 @@ const tls = { version: "1.3", cipher: "aes-256-gcm", stack: "openssl" };
 
 test("audit records have the shape of the contract, and hold neither secret nor placeholder", async () => {
   const audit = join(world.directory, "shape");
-  const script = `cd /; ${ask()}; ${ask("plain", otherHost)}; wget -qO- --no-check-certificate https://${host}:1/; echo $KEY`;
+  const script = `cd /; ${ask()}; ${ask("plain", otherHost)}; tstclnt -D -h ${host} -p 1 </dev/null; echo $KEY`;
   const outcome = await kloak(["run", ...ca, "--audit", audit, "--secret", `KEY@${host}`, "--", "sh", "-c", script]);
   await world.server.take();
   const text = readFileSync(audit, "utf8");
@@ -281,13 +281,13 @@ test("audit records have the shape of the contract, and hold neither secret nor 
     }),
   );
   const { detail, ...unprotected } = JSON.parse(third) as AuditRecord;
-  assert.match(detail ?? "", /^wget: TLS code of .*libgnutls/);
+  assert.match(detail ?? "", /^tstclnt: TLS code of .*libssl3/);
   assert.deepEqual(unprotected, {
     ...{ time: "T", outcome: "unprotected", reason: null, secret: null },
-    workload: { kind: "run", pid: 4711, command: "wget" },
+    workload: { kind: "run", pid: 4711, command: "tstclnt" },
     destination: { host: null, address: null, port: null, attestation: null },
     ...{ slot: null, encoding: null, protocol: null },
-    tls: { version: null, cipher: null, stack: "gnutls" },
+    tls: { version: null, cipher: null, stack: "nss" },
   });
   assert.equal(lines.length, 3);
 });

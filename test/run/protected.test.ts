@@ -165,7 +165,7 @@ os.execve(program, ["program", "-e", sys.argv[2]], os.environ)`;
 test("a program whose TLS code is unknown runs, sends the placeholder, and is in the trail as unprotected", async () => {
   const { options, records } = trail("unknown");
   const hosts = `printf '127.0.0.1 localhost\\n${machine.ipv4.inside} ${host}\\n' >/tmp/kloak-hosts-$$; mount --bind /tmp/kloak-hosts-$$ /etc/hosts; rm /tmp/kloak-hosts-$$`;
-  const script = `${hosts}; wget -qO- --ca-certificate=${authority.caFile} --header "X-Api-Key: $KEY" https://${host}:${port}/; exit 6`;
+  const script = `${hosts}; printf 'GET / HTTP/1.1\\r\\nHost: ${host}\\r\\nX-Api-Key: %s\\r\\nConnection: close\\r\\n\\r\\n' "$KEY" | tstclnt -D -o -h ${host} -p ${port}; exit 6`;
   const outcome = await kloak(
     ["run", ...options, "--secret", `KEY@${host}`, "--", "unshare", "--map-root-user", "--mount", "sh", "-c", script],
     {
@@ -179,9 +179,9 @@ test("a program whose TLS code is unknown runs, sends the placeholder, and is in
   const unprotected = records().filter((record) => record.outcome === "unprotected");
   assert.deepEqual(
     unprotected.map(({ tls, workload }) => [tls.stack, workload?.kind === "run" && workload.command]),
-    [["gnutls", "wget"]],
+    [["nss", "tstclnt"]],
   );
-  assert.match(outcome.stderr, /wget: TLS code of .*libgnutls.* is not hooked/);
+  assert.match(outcome.stderr, /tstclnt: TLS code of .*libssl3.* is not hooked/);
 });
 
 test("when kloak and its launcher are killed, the command's network is dead within the lease", async () => {

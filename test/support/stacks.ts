@@ -23,6 +23,12 @@ export const stacks: readonly Stack[] = [
   { name: "php curl", command: ["php", client("php-curl.php")], keepsAlive: true },
   { name: "php streams", command: ["php", client("php-streams.php")], keepsAlive: false },
   { name: "perl", command: ["perl", client("perl.pl")], keepsAlive: true },
+  { name: "wget (GnuTLS)", command: ["sh", client("wget.sh")], keepsAlive: false },
+  {
+    name: "curl (libcurl-gnutls)",
+    command: ["/usr/bin/python3", client("pycurl-gnutls.py")],
+    keepsAlive: true,
+  },
   { name: "node 16 (OpenSSL 1.1.1)", command: [node(16), client("node.mjs")], keepsAlive: true },
   { name: "node 20 (OpenSSL 3.0)", command: [node(20), client("node.mjs")], keepsAlive: true },
   { name: "node 22 (OpenSSL 3.5)", command: [node(22), client("node.mjs")], keepsAlive: true },

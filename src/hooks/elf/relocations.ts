@@ -7,6 +7,8 @@ const entrySize = 24;
 const addendAt = 16;
 /** Real position-independent executables have up to 16 MB of them. */
 const searchMax = 64 << 20;
+/** Of a library whose entries are all looked at; libgnutls has 90 KB. */
+const allMax = 4 << 20;
 const relative = { "x86-64": 8n, arm64: 1027n } as const;
 const tag = { rela: 7, relaSize: 8 } as const;
 
@@ -59,4 +61,17 @@ export function pointersTo(image: ElfImage, value: number, limit: number): numbe
 export function relocated(image: ElfImage, address: number): number | undefined {
   for (const entry of entries(image, 0, address, 1)) return word(entry, addendAt);
   return undefined;
+}
+
+/** All addresses that the loader writes into the program, by where it writes them. */
+export function relativeWords(image: ElfImage): ReadonlyMap<number, number> {
+  const words = new Map<number, number>();
+  const table = relocations(image);
+  if (table === undefined || table.size > allMax) return words;
+  const bytes = image.source.read(table.offset, table.size - (table.size % entrySize));
+  for (let at = 0; at < bytes.length; at += entrySize) {
+    if (bytes.readBigUInt64LE(at + 8) !== relative[image.machine]) continue;
+    words.set(word(bytes, at), word(bytes, at + addendAt));
+  }
+  return words;
 }

@@ -29,9 +29,13 @@ const chainMax = 1024;
 
 /**
  * Looks names up in the dynamic symbols, through the hash table that the loader uses, and those not found there in
- * `.symtab` (static code that was not stripped).
+ * `.symtab` (static code that was not stripped), unless told not to.
  */
-export function lookup(image: ElfImage, names: readonly string[]): SymbolTable {
+export function lookup(
+  image: ElfImage,
+  names: readonly string[],
+  { dynamicOnly = false }: { readonly dynamicOnly?: boolean } = {},
+): SymbolTable {
   const defined = new Map<string, ElfSymbol[]>();
   const imported = new Set<string>();
   const add = (name: string, entry: Buffer, table: ElfSymbol["table"]): void => {
@@ -69,6 +73,7 @@ export function lookup(image: ElfImage, names: readonly string[]): SymbolTable {
       scan(image, { ...place, count }, strings, missing, (name, entry) => add(name, entry, "dynsym"));
     }
   }
+  if (dynamicOnly) return { defined, imported };
   const missing = names.filter((name) => !defined.has(name));
   const symtab = image.sections.find(({ type }) => type === sectionType.symbols);
   const strtab = symtab === undefined ? undefined : image.sections[symtab.link];

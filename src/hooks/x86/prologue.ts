@@ -16,13 +16,15 @@ const instructionsMax = 32;
 
 /**
  * The first instruction of a function that every caller reaches, that the kernel emulates instead of single-stepping,
- * and before which none of the first `argumentCount` argument registers has changed. The entry if there is none.
+ * and before which none of the first `argumentCount` argument registers has changed; nor the stack pointer, where more
+ * arguments than registers are read from the stack. The entry if there is none.
  *
  * @param code the function's bytes from its entry on
  * @param complete whether `code` is the whole function: only then it is known that nothing jumps back to the instruction
  */
 export function choosePoint(code: Buffer, argumentCount: number, complete: boolean): ProbePoint {
   const kept: readonly number[] = argumentRegisters.slice(0, argumentCount);
+  const onStack = argumentCount > argumentRegisters.length;
   const entry = decode(code, 0);
   const fallback = (reason: string): ProbePoint => ({
     offset: 0,
@@ -58,6 +60,10 @@ export function choosePoint(code: Buffer, argumentCount: number, complete: boole
     }
     if (found.writes !== undefined && kept.includes(found.writes)) {
       why = `${found.text} at +${at} changes an argument register`;
+      break;
+    }
+    if (onStack && (found.writes === register.rsp || /^(push|pop|leave)/.test(found.text))) {
+      why = `${found.text} at +${at} moves the stack pointer`;
       break;
     }
     // What lies in the function's own frame is no argument; other memory may be what an argument points to.
