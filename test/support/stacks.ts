@@ -23,7 +23,6 @@ export const stacks: readonly Stack[] = [
   { name: "php curl", command: ["php", client("php-curl.php")], keepsAlive: true },
   { name: "php streams", command: ["php", client("php-streams.php")], keepsAlive: false },
   { name: "perl", command: ["perl", client("perl.pl")], keepsAlive: true },
-  { name: "wget (GnuTLS)", command: ["sh", client("wget.sh")], keepsAlive: false },
   {
     name: "curl (libcurl-gnutls)",
     command: ["/usr/bin/python3", client("pycurl-gnutls.py")],
