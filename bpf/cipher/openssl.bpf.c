@@ -11,6 +11,10 @@
  *              explicit nonce | text | tag, whose nonce is made inside: it is read when BIO_write is called
  * TLS 1.2      EVP_CipherInit_ex(ctx, cipher, 0, key, iv, enc)
  *   ChaCha20   EVP_CIPHER_CTX_ctrl(ctx, TLS1_AAD, 13, aad); EVP_CipherUpdate or EVP_Cipher, in place over text | tag
+ *
+ * Who has a TLS protocol of his own and only the ciphers of libcrypto (Erlang's ssl: crypto_one_time_aead in
+ * lib/crypto/c_src/aead.c) seals as TLS 1.3 does, in 1.2 too: the whole nonce, then 13 bytes of additional data, then the
+ * text alone. Its contexts may live for one record.
  */
 #include "../core.h"
 #include "../maps/contexts.h"
@@ -164,7 +168,7 @@ int openssl_cipher_ctrl(struct pt_regs *ctx)
 			count(counter_memory_unreadable);
 		return 0;
 	}
-	context->flags &= ~context_has_aad;
+	context->flags &= ~(context_has_aad | context_bare);
 	if (length != k_tls12_aad || bpf_probe_read_user(context->aad, k_tls12_aad, (void *)argument_4(ctx)))
 		return 0;
 	context->aad_length = k_tls12_aad;
@@ -178,11 +182,35 @@ static __always_inline bool openssl_is_header(const __u8 *aad)
 	return aad[0] == k_content_application_data && aad[1] == 3 && aad[2] == 3;
 }
 
+/* The additional data of a TLS 1.2 record, RFC 5246 6.2.3.3, of whoever gives the nonce too. */
+static __always_inline void openssl_bare(struct context *context, const void *aad)
+{
+	if (bpf_probe_read_user(context->aad, k_tls12_aad, aad) || context->aad[9] != 3 || context->aad[10] != 3)
+		return;
+	if (context->algorithm == cipher_chacha20_poly1305) {
+		__u32 sequence[2];
+
+		/* seal_begin wants the fixed part (RFC 7905 2), as libssl has it. */
+		memcpy(sequence, context->aad, sizeof(sequence));
+		context->nonce.words[1] ^= sequence[0];
+		context->nonce.words[2] ^= sequence[1];
+	}
+	context->aad_length = k_tls12_aad;
+	context->version = tls_1_2;
+	context->flags |= context_has_aad | context_bare;
+}
+
 /* The header of a TLS 1.3 record. Other additional data is not TLS's. */
 static __always_inline void openssl_header(struct context *context, const void *header, int length)
 {
-	context->flags &= ~context_has_aad;
-	if (length != k_tls13_header || !(context->flags & context_has_nonce))
+	context->flags &= ~(context_has_aad | context_bare);
+	if (!(context->flags & context_has_nonce))
+		return;
+	if (length == k_tls12_aad) {
+		openssl_bare(context, header);
+		return;
+	}
+	if (length != k_tls13_header)
 		return;
 	memset(context->aad, 0, sizeof(context->aad));
 	if (bpf_probe_read_user(context->aad, k_tls13_header, header) || !openssl_is_header(context->aad))
@@ -195,7 +223,8 @@ static __always_inline void openssl_header(struct context *context, const void *
 /* One record. room: TLS 1.2 passes the room for the explicit nonce and the tag too. */
 static __always_inline void openssl_seal(struct context *context, __u64 text, int room)
 {
-	bool gcm12 = context->version == tls_1_2 && context->algorithm != cipher_chacha20_poly1305;
+	bool bare = context->flags & context_bare;
+	bool gcm12 = context->version == tls_1_2 && context->algorithm != cipher_chacha20_poly1305 && !bare;
 	struct sealing *sealing = sealing_take();
 	struct key_state *key;
 	int length = room;
@@ -204,7 +233,7 @@ static __always_inline void openssl_seal(struct context *context, __u64 text, in
 		count(counter_memory_unreadable);
 		return;
 	}
-	if (context->version == tls_1_2)
+	if (context->version == tls_1_2 && !bare)
 		length -= k_tag_bytes + (gcm12 ? k_gcm_explicit : 0);
 	if (length <= 0 || length > k_text_max)
 		return;
@@ -248,7 +277,9 @@ static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, 
 	}
 	if (!(context->flags & context_has_aad))
 		return;
-	context->flags &= context->version == tls_1_3 ? ~(context_has_aad | context_has_nonce) : ~context_has_aad;
+	context->flags &= context->version == tls_1_3 || context->flags & context_bare ?
+				  ~(context_has_aad | context_has_nonce) :
+				  ~context_has_aad;
 	openssl_seal(context, in, length);
 }
 

@@ -25,6 +25,7 @@ enum context_flag {
 	context_has_aad = 16,
 	context_opens = 32,    /* it decrypts: known only so as not to be taken for one whose key was missed */
 	context_keyless = 64,  /* it seals TLS records under a key that was installed before anybody listened */
+	context_bare = 128,    /* the next record of TLS 1.2 is given as text alone, and its nonce is all there */
 };
 
 struct context {

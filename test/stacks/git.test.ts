@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { count } from "../support/requests.ts";
 import { type GitServer, startGitServer } from "../support/git-server.ts";
+import { noteServed } from "../support/served-stacks.ts";
 import { host, makeSecret, otherHost, World } from "../support/world.ts";
 
 const world = await World.create();
@@ -60,7 +61,7 @@ for (const [version, env] of [
   ["1.3", {}],
   ["1.2", { GNUTLS_SYSTEM_PRIORITY_FILE: priorities }],
 ] as const) {
-  test(`git clones and pushes over TLS ${version}`, async () => {
+  test(`git: clones and pushes over TLS ${version}`, async () => {
     const folder = `work-${version}`;
     const secrets = { TOKEN: { value: password, hosts: host } };
     const outcome = await world.kloak({
@@ -77,10 +78,18 @@ for (const [version, env] of [
     const lines = count(outcome.audit.map(({ outcome: what, encoding, tls }) => `${what} ${encoding} ${tls.version}`));
     assert.deepEqual(Object.keys(lines), [`substituted base64 ${version}`]);
     assert.ok(outcome.audit.every(({ tls }) => tls.stack === "gnutls"));
+    const stack = {
+      name: "git",
+      command: ["git"],
+      keepsAlive: true,
+      version: ["git", "--version"],
+      executable: "wget",
+    };
+    noteServed(stack, outcome.audit);
   });
 }
 
-test("another host's git server gets the placeholder, and lets nobody in", async () => {
+test("git: another host's server gets the placeholder, and lets nobody in", async () => {
   const secrets = { TOKEN: { value: password, hosts: host } };
   const outcome = await world.kloak({ secrets, command: ["sh", "-c", work("elsewhere", otherHost)], env: environment });
   assert.equal(outcome.status, 128);

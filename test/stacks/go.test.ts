@@ -16,10 +16,10 @@ const secrets = { SECRET: { value, hosts: host } };
 const client = goProgram({ program: "go", stripped: true });
 const load = goProgram({ program: "go-load" });
 
-test("secrets of 8, 51 and 4096 bytes over every suite, uploads beside them unharmed", () =>
-  speakMatrix(world, { name: "go", command: [client], keepsAlive: true }));
+test("go: secrets of 8, 51 and 4096 bytes over every suite, uploads beside them unharmed", () =>
+  speakMatrix(world, { name: "go", command: [client], keepsAlive: true, executable: client }));
 
-test("a host that the secret does not list gets the placeholder", async () => {
+test("go: a host that the secret does not list gets the placeholder", async () => {
   const urls = suites.map((suite) => world.url(suite.name));
   const outcome = await world.kloak({
     secrets: { SECRET: { value, hosts: otherHost } },
@@ -30,7 +30,7 @@ test("a host that the secret does not list gets the placeholder", async () => {
   assert.deepEqual(outcomes(outcome.audit), { "refused host-not-allowed": 2 * suites.length });
 });
 
-test("100 requests on one connection", async () => {
+test("go: 100 requests on one connection", async () => {
   const urls = suites.map((suite) => world.url(suite.name));
   const outcome = await world.kloak({ secrets, command: [client, ca, "100", "0", "SECRET", ...urls] });
   const { requests, faults } = await world.server.take();

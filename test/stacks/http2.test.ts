@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, test } from "node:test";
 import { count, header } from "../support/requests.ts";
+import { noteServed } from "../support/served-stacks.ts";
 import { clientCommand, http2Stacks } from "../support/stacks.ts";
 import { host, makeSecret, otherHost, World } from "../support/world.ts";
 
@@ -56,6 +57,7 @@ for (const stack of http2Stacks) {
         { arrived: wanted, faults: [], stderr: "", status: 0 },
       );
       assert.equal(new Set(served.map(({ connection }) => connection)).size, listeners.length);
+      noteServed(stack, outcome.audit);
       const lines = new Set(
         outcome.audit.map(({ outcome, protocol, encoding, slot }) => `${outcome} ${protocol} ${encoding} ${slot}`),
       );

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import type { ServedRequest } from "../../src/lab/server.ts";
-import { suites } from "../../src/lab/suites.ts";
+import { type Suite, suites as allSuites } from "../../src/lab/suites.ts";
 import { count, header } from "./requests.ts";
+import { noteServed } from "./served-stacks.ts";
 import { clientCommand, type Stack } from "./stacks.ts";
 import { host, makeSecret, type World } from "./world.ts";
 
@@ -20,26 +21,28 @@ const bigSha256 = createHash("sha256").update(Buffer.alloc(big, "0123456789abcde
 /** 8, 51 and 4096 bytes, twice each, over every suite; 300 KB before and after. */
 export async function speakMatrix(world: World, stack: Stack): Promise<void> {
   const secrets = Object.fromEntries(names.map((name) => [name, { value: values[name] ?? "", hosts: host }]));
+  const suites = allSuites.filter(({ name }) => stack.lacks?.includes(name) !== true);
   const urls = suites.map((suite) => world.url(suite.name));
   const command = clientCommand(stack, { ca: world.authority.caFile, requests, big, names, urls });
   const outcome = await world.kloak({ secrets, command });
   const { requests: served, faults } = await world.server.take();
-  const got = { arrived: arrivals(served), faults, stderr: outcome.stderr, status: outcome.status };
-  assert.deepEqual(got, { arrived: wanted(stack), faults: [], stderr: "", status: 0 });
+  const got = { arrived: arrivals(served, suites), faults, stderr: outcome.stderr, status: outcome.status };
+  assert.deepEqual(got, { arrived: wanted(stack, suites), faults: [], stderr: "", status: 0 });
 
   const audited = count(
     outcome.audit.map((record) => `${record.outcome} ${record.secret} ${record.tls.version} ${record.tls.cipher}`),
   );
-  assert.deepEqual(audited, count(wantedAudit()));
+  assert.deepEqual(audited, count(wantedAudit(suites)));
   for (const record of outcome.audit) {
     assert.equal(record.slot, "header:authorization");
     assert.equal(record.destination.host, host);
     assert.equal(record.destination.address, world.namespace.ipv4.inside);
   }
+  noteServed(stack, outcome.audit);
 }
 
 /** What arrived, one line for each cell, so that a failure shows the whole pattern at once. */
-function arrivals(served: readonly ServedRequest[]): Record<string, string> {
+function arrivals(served: readonly ServedRequest[], suites: readonly Suite[]): Record<string, string> {
   const cells: Record<string, string> = {};
   for (const suite of suites) {
     const here = served.filter(({ listener }) => listener === suite.name);
@@ -59,7 +62,7 @@ function arrivals(served: readonly ServedRequest[]): Record<string, string> {
   return cells;
 }
 
-function wanted(stack: Stack): Record<string, string> {
+function wanted(stack: Stack, suites: readonly Suite[]): Record<string, string> {
   const cells: Record<string, string> = {};
   const connections = stack.keepsAlive ? 1 : names.length * requests + 2;
   for (const suite of suites) {
@@ -69,7 +72,7 @@ function wanted(stack: Stack): Record<string, string> {
   return cells;
 }
 
-function wantedAudit(): string[] {
+function wantedAudit(suites: readonly Suite[]): string[] {
   return suites.flatMap(({ audit }) =>
     names.flatMap((name) =>
       Array.from({ length: requests }, () => `substituted ${name} ${audit.version} ${audit.cipher}`),

@@ -8,6 +8,12 @@ export interface Stack {
   readonly command: readonly string[];
   /** One connection for all requests to one URL. */
   readonly keepsAlive: boolean;
+  /** Suites (their names) that it does not offer. */
+  readonly lacks?: readonly string[];
+  /** What prints its version. */
+  readonly version?: readonly string[];
+  /** The file by which its TLS code is looked for, if not that of the command. */
+  readonly executable?: string;
 }
 
 const client = (file: string) => join(root, "test/support/clients", file);
@@ -15,31 +21,55 @@ const client = (file: string) => join(root, "test/support/clients", file);
 /** A Node of clients/package.json, which set-up installs. */
 const node = (major: 16 | 20 | 22) => join(root, `test/support/clients/node_modules/node${major}/bin/node`);
 
+const told = (executable: string) => ({ version: [executable, "--version"], executable });
+
 export const stacks: readonly Stack[] = [
-  { name: "curl", command: ["sh", client("curl.sh")], keepsAlive: true },
-  { name: "python", command: ["python3", client("python.py")], keepsAlive: true },
-  { name: "python asyncio (memory BIO)", command: ["python3", client("python-memory-bio.py")], keepsAlive: true },
-  { name: "ruby", command: ["ruby", client("ruby.rb")], keepsAlive: true },
-  { name: "php curl", command: ["php", client("php-curl.php")], keepsAlive: true },
-  { name: "php streams", command: ["php", client("php-streams.php")], keepsAlive: false },
-  { name: "perl", command: ["perl", client("perl.pl")], keepsAlive: true },
+  { name: "curl", command: ["sh", client("curl.sh")], keepsAlive: true, ...told("curl") },
+  { name: "python", command: ["python3", client("python.py")], keepsAlive: true, ...told("python3") },
+  {
+    name: "python asyncio (memory BIO)",
+    command: ["python3", client("python-memory-bio.py")],
+    keepsAlive: true,
+    ...told("python3"),
+  },
+  { name: "ruby", command: ["ruby", client("ruby.rb")], keepsAlive: true, ...told("ruby") },
+  { name: "php curl", command: ["php", client("php-curl.php")], keepsAlive: true, ...told("php") },
+  { name: "php streams", command: ["php", client("php-streams.php")], keepsAlive: false, ...told("php") },
+  { name: "perl", command: ["perl", client("perl.pl")], keepsAlive: true, ...told("perl") },
   {
     name: "curl (libcurl-gnutls)",
     command: ["/usr/bin/python3", client("pycurl-gnutls.py")],
     keepsAlive: true,
+    version: ["/usr/bin/python3", "-c", "import pycurl; print(pycurl.version.split('libcurl/')[1])"],
+    executable: "wget",
   },
-  { name: "node 16 (OpenSSL 1.1.1)", command: [node(16), client("node.mjs")], keepsAlive: true },
-  { name: "node 20 (OpenSSL 3.0)", command: [node(20), client("node.mjs")], keepsAlive: true },
-  { name: "node 22 (OpenSSL 3.5)", command: [node(22), client("node.mjs")], keepsAlive: true },
-  { name: "node that runs the tests", command: [process.execPath, client("node.mjs")], keepsAlive: true },
+  { name: "node 16 (OpenSSL 1.1.1)", command: [node(16), client("node.mjs")], keepsAlive: true, ...told(node(16)) },
+  { name: "node 20 (OpenSSL 3.0)", command: [node(20), client("node.mjs")], keepsAlive: true, ...told(node(20)) },
+  { name: "node 22 (OpenSSL 3.5)", command: [node(22), client("node.mjs")], keepsAlive: true, ...told(node(22)) },
+  {
+    name: "node that runs the tests",
+    command: [process.execPath, client("node.mjs")],
+    keepsAlive: true,
+    ...told(process.execPath),
+  },
 ];
 
 /** Those that speak HTTP/2. HEADER in the environment names the header that carries the secret. */
 export const http2Stacks: readonly Stack[] = [
-  { name: "curl (nghttp2)", command: ["sh", client("curl-http2.sh")], keepsAlive: true },
+  { name: "curl (nghttp2)", command: ["sh", client("curl-http2.sh")], keepsAlive: true, ...told("curl") },
   { name: "python httpx (h2)", command: ["/usr/bin/python3", client("httpx-http2.py")], keepsAlive: true },
-  { name: "node 16 http2 (OpenSSL 1.1.1)", command: [node(16), client("node-http2.mjs")], keepsAlive: true },
-  { name: "node http2 that runs the tests", command: [process.execPath, client("node-http2.mjs")], keepsAlive: true },
+  {
+    name: "node 16 http2 (OpenSSL 1.1.1)",
+    command: [node(16), client("node-http2.mjs")],
+    keepsAlive: true,
+    ...told(node(16)),
+  },
+  {
+    name: "node http2 that runs the tests",
+    command: [process.execPath, client("node-http2.mjs")],
+    keepsAlive: true,
+    ...told(process.execPath),
+  },
 ];
 
 /** The command of a stack's client for these arguments. */

@@ -23,9 +23,9 @@ const ways: readonly (readonly [name: string, build: Omit<GoBuild, "program">])[
 
 for (const version of versions) {
   for (const [name, build] of ways) {
-    test(`go ${version}, ${name}`, async () => {
-      const command = [goProgram({ program: "go", version, ...build })];
-      await speakMatrix(world, { name: `go ${version}`, command, keepsAlive: true });
+    test(`go ${version}: ${name}`, async () => {
+      const client = goProgram({ program: "go", version, ...build });
+      await speakMatrix(world, { name: `go ${version}`, command: [client], keepsAlive: true, executable: client });
     });
   }
 }

