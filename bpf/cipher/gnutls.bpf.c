@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * GnuTLS 3.6.3 and later on amd64, shared. Read in 3.6.16, 3.7.9, 3.8.13: lib/cipher.c (encrypt_packet,
+ * GnuTLS 3.6.16 to 3.8 on amd64, shared. Read in 3.6.16, 3.7.9, 3.8.13: lib/cipher.c (encrypt_packet,
  * encrypt_packet_tls13), lib/crypto-api.c, lib/accelerated/x86/aes-gcm-*.c, lib/nettle/cipher.c.
  *
  * AES-GCM is done by functions of libgnutls that stand in tables; each has the type of a public callback of

