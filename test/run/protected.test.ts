@@ -165,7 +165,7 @@ os.execve(program, ["program", "-e", sys.argv[2]], os.environ)`;
 test("a program whose TLS code is unknown runs, sends the placeholder, and is in the trail as unprotected", async () => {
   const { options, records } = trail("unknown");
   const hosts = `printf '127.0.0.1 localhost\\n${machine.ipv4.inside} ${host}\\n' >/tmp/kloak-hosts-$$; mount --bind /tmp/kloak-hosts-$$ /etc/hosts; rm /tmp/kloak-hosts-$$`;
-  const script = `${hosts}; printf 'GET / HTTP/1.1\\r\\nHost: ${host}\\r\\nX-Api-Key: %s\\r\\nConnection: close\\r\\n\\r\\n' "$KEY" | tstclnt -D -o -h ${host} -p ${port}; exit 6`;
+  const script = `${hosts}; printf 'GET / HTTP/1.1\\r\\nHost: ${host}\\r\\nX-Api-Key: %s\\r\\nConnection: close\\r\\n\\r\\n' "$KEY" >/tmp/kloak-request-$$; tstclnt -D -o -A /tmp/kloak-request-$$ -h ${host} -p ${port}; rm /tmp/kloak-request-$$; exit 6`;
   const outcome = await kloak(
     ["run", ...options, "--secret", `KEY@${host}`, "--", "unshare", "--map-root-user", "--mount", "sh", "-c", script],
     {
