@@ -25,7 +25,6 @@ enum {
 	k_aad_tls12 = 13,
 	k_sequence = 8,
 	k_nonce_bytes = sizeof(struct nonce),
-	k_stack_arguments = 8, /* from the stack pointer: after the address to return to */
 	k_texts = 2,           /* of a TLS 1.3 record: text, inner type with padding */
 };
 
@@ -35,10 +34,22 @@ struct gnutls_piece {
 	__u64 length;
 };
 
+/* Arguments 7 and 8, of which the first is an address. */
+static __always_inline bool gnutls_more_arguments(struct pt_regs *ctx, struct gnutls_piece *more)
+{
+#if defined(__TARGET_ARCH_x86) /* on the stack, after the address to return to */
+	return !bpf_probe_read_user(more, sizeof(*more), (void *)(ctx->rsp + 8));
+#else
+	more->data = ctx->regs[6];
+	more->length = ctx->regs[7];
+	return true;
+#endif
+}
+
 static __always_inline struct context_key gnutls_context(struct pt_regs *ctx, __u32 workload)
 {
 	struct context_key key = {
-		.address = ctx->rdi, .process = bpf_get_current_pid_tgid() >> 32, .workload = workload};
+		.address = argument_1(ctx), .process = bpf_get_current_pid_tgid() >> 32, .workload = workload};
 
 	return key;
 }
@@ -57,7 +68,7 @@ static __always_inline void gnutls_key(struct pt_regs *ctx, __u8 algorithm)
 		context_forget(&key);
 		return;
 	}
-	key_installed(&fresh, (void *)ctx->rsi);
+	key_installed(&fresh, (void *)argument_2(ctx));
 	context_remember(&key, &fresh);
 }
 
@@ -65,7 +76,9 @@ static __always_inline void gnutls_key(struct pt_regs *ctx, __u8 algorithm)
 SEC("uprobe")
 int gnutls_gcm_key(struct pt_regs *ctx)
 {
-	gnutls_key(ctx, ctx->rdx == 16 ? cipher_aes_128_gcm : ctx->rdx == 32 ? cipher_aes_256_gcm : cipher_none);
+	gnutls_key(ctx, argument_3(ctx) == 16 ? cipher_aes_128_gcm :
+			argument_3(ctx) == 32 ? cipher_aes_256_gcm :
+						cipher_none);
 	return 0;
 }
 
@@ -94,8 +107,7 @@ static __always_inline bool gnutls_is_header_tls13(const __u8 *header, __u32 len
 SEC("uprobe")
 int gnutls_offer(struct pt_regs *ctx)
 {
-	__u64 arguments[2];
-	struct gnutls_piece aad, texts[k_texts];
+	struct gnutls_piece aad, pieces, texts[k_texts];
 	struct offer *offer;
 
 	stay_on_own_stack(ctx);
@@ -107,13 +119,12 @@ int gnutls_offer(struct pt_regs *ctx)
 		return 0;
 	}
 	offer->nonce = 0;
-	if (ctx->rdx != k_nonce_bytes || (int)ctx->r8 != 1 ||
-	    bpf_probe_read_user(arguments, sizeof(arguments), (void *)(ctx->rsp + k_stack_arguments)) ||
-	    (int)arguments[1] != k_texts)
+	if (argument_3(ctx) != k_nonce_bytes || (int)argument_5(ctx) != 1 || !gnutls_more_arguments(ctx, &pieces) ||
+	    (int)pieces.length != k_texts)
 		return 0;
-	if (bpf_probe_read_user(&aad, sizeof(aad), (void *)ctx->rcx) || aad.length != k_header ||
+	if (bpf_probe_read_user(&aad, sizeof(aad), (void *)argument_4(ctx)) || aad.length != k_header ||
 	    bpf_probe_read_user(offer->aad, k_header, (void *)aad.data) ||
-	    bpf_probe_read_user(texts, sizeof(texts), (void *)arguments[0]))
+	    bpf_probe_read_user(texts, sizeof(texts), (void *)pieces.data))
 		return 0;
 	if (!texts[1].length || texts[0].length > k_text_max || texts[1].length > k_text_max)
 		return 0;
@@ -122,7 +133,7 @@ int gnutls_offer(struct pt_regs *ctx)
 		return 0;
 	offer->text = texts[0].data;
 	offer->type = texts[1].length == 1 ? texts[1].data : k_type_hidden;
-	offer->nonce = ctx->rsi;
+	offer->nonce = argument_2(ctx);
 	return 0;
 }
 
@@ -215,7 +226,7 @@ static __always_inline struct offer *gnutls_offered(__u64 nonce)
 SEC("uprobe")
 int gnutls_gcm_nonce(struct pt_regs *ctx)
 {
-	struct offer *offer = gnutls_offered(ctx->rsi);
+	struct offer *offer = gnutls_offered(argument_2(ctx));
 	__u32 workload = offer ? current_workload() : 0;
 	struct context_key name;
 
@@ -266,15 +277,14 @@ int gnutls_gcm_seal(struct pt_regs *ctx)
 	struct context_key name;
 	struct context *context;
 
-	if (!workload || ctx->rdx != k_nonce_bytes || ctx->r8 != k_aad_tls12 ||
-	    bpf_probe_read_user(&text, sizeof(text), (void *)(ctx->rsp + k_stack_arguments)) || !text.length ||
-	    text.length > k_text_max)
+	if (!workload || argument_3(ctx) != k_nonce_bytes || argument_5(ctx) != k_aad_tls12 ||
+	    !gnutls_more_arguments(ctx, &text) || !text.length || text.length > k_text_max)
 		return 0;
 	name = gnutls_context(ctx, workload);
 	context = context_find(&name);
-	if (context && (!gnutls_hears(context) || !gnutls_aad(context, ctx->rcx, ctx->r8) ||
+	if (context && (!gnutls_hears(context) || !gnutls_aad(context, argument_4(ctx), argument_5(ctx)) ||
 			!gnutls_is_header(context->aad + k_sequence, text.length) ||
-			bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)ctx->rsi)))
+			bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)argument_2(ctx))))
 		return 0;
 	if (gnutls_whole(&name, text.data, text.length))
 		bpf_tail_call(ctx, &gnutls_next, 0);
@@ -293,7 +303,7 @@ int gnutls_chacha20_nonce(struct pt_regs *ctx)
 	if (!workload)
 		return 0;
 	name = gnutls_context(ctx, workload);
-	offer = gnutls_offered(ctx->rsi);
+	offer = gnutls_offered(argument_2(ctx));
 	if (offer) {
 		if (gnutls_accept(&name, offer))
 			bpf_tail_call(ctx, &gnutls_next, 0);
@@ -303,7 +313,7 @@ int gnutls_chacha20_nonce(struct pt_regs *ctx)
 	if (!context)
 		return 0;
 	context->flags &= ~(context_has_nonce | context_has_aad);
-	if (!bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)ctx->rsi))
+	if (!bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)argument_2(ctx)))
 		context->flags |= context_has_nonce;
 	return 0;
 }
@@ -312,7 +322,7 @@ int gnutls_chacha20_nonce(struct pt_regs *ctx)
 SEC("uprobe")
 int gnutls_chacha20_aad(struct pt_regs *ctx)
 {
-	__u32 workload = ctx->rsi == k_aad_tls12 ? current_workload() : 0;
+	__u32 workload = argument_2(ctx) == k_aad_tls12 ? current_workload() : 0;
 	struct context_key name;
 	struct context *context;
 
@@ -320,7 +330,7 @@ int gnutls_chacha20_aad(struct pt_regs *ctx)
 		return 0;
 	name = gnutls_context(ctx, workload);
 	context = context_find(&name);
-	if (context && context->flags & context_has_nonce && gnutls_aad(context, ctx->rdx, ctx->rsi))
+	if (context && context->flags & context_has_nonce && gnutls_aad(context, argument_3(ctx), argument_2(ctx)))
 		context->flags |= context_has_aad;
 	return 0;
 }
@@ -330,11 +340,11 @@ SEC("uprobe")
 int gnutls_chacha20_seal(struct pt_regs *ctx)
 {
 	__u32 workload = current_workload();
-	__u32 length = ctx->rsi, sequence[2];
+	__u32 length = argument_2(ctx), sequence[2];
 	struct context_key name;
 	struct context *context;
 
-	if (!workload || !ctx->rsi || ctx->rsi > k_text_max)
+	if (!workload || !argument_2(ctx) || argument_2(ctx) > k_text_max)
 		return 0;
 	name = gnutls_context(ctx, workload);
 	context = context_find(&name);
@@ -347,7 +357,7 @@ int gnutls_chacha20_seal(struct pt_regs *ctx)
 	memcpy(sequence, context->aad, sizeof(sequence));
 	context->nonce.words[1] ^= sequence[0];
 	context->nonce.words[2] ^= sequence[1];
-	if (gnutls_whole(&name, ctx->rcx, length))
+	if (gnutls_whole(&name, argument_4(ctx), length))
 		bpf_tail_call(ctx, &gnutls_next, 0);
 	return 0;
 }
