@@ -95,6 +95,7 @@ int wire_egress(struct __sk_buff *skb)
 	case packet_rest:
 		return wire_later_fragment(walk);
 	case packet_broken:
+		count(counter_segments_dropped);
 		return wire_drop;
 	default:
 		return wire_pass;

@@ -181,10 +181,25 @@ static __always_inline bool flow_is_stale(struct flow *flow, const struct walk *
 	return sequence_before(walk->sequence, flow->freed);
 }
 
+/*
+ * The packet at hand could not be read to its end. It comes again; but how far the walk has come in it cannot be taken
+ * back, so nothing is proven on this flow from here on. Always false: drop.
+ */
+static __always_inline bool flow_unread(struct flow *flow, __u32 next)
+{
+	if (!flow->closed)
+		report_flow(flow, protocol_unknown);
+	stream_loosen(flow, reason_unproven_flow);
+	flow->next = next;
+	count(counter_segments_dropped);
+	return false;
+}
+
 /* A segment with payload, or FIN, of a flow that is ours for the moment. false: drop. */
 static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flow, struct walk *walk)
 {
-	__s32 seen = flow->next - walk->sequence; /* bytes of this segment that have been seen before */
+	__u32 next = flow->next;
+	__s32 seen = next - walk->sequence; /* bytes of this segment that have been seen before */
 
 	if (flow->state == flow_dead)
 		return false;
@@ -214,6 +229,8 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 			flow->at = 0;
 		}
 		stream_walk(skb, flow);
+		if (walk->flags & walk_unread)
+			return flow_unread(flow, next);
 	} else if (flow->state == flow_tracked && seen < (__s32)walk->length) {
 		if (seen < 0) {
 			/* A segment before this one is missing. In order only, or nothing is known: TCP sends both again. */
@@ -225,12 +242,14 @@ static __always_inline bool flow_segment(struct __sk_buff *skb, struct flow *flo
 			flow->closed = reason_unproven_flow;
 		walk->at = walk->payload + seen;
 		stream_walk(skb, flow);
+		if (walk->flags & walk_unread)
+			return flow_unread(flow, next);
 		if (walk->flags & walk_held)
 			return false;
 		/* The record whose proof has failed ends in this segment: without its tag the server has none of it. */
 		if (flow->state == flow_dead) {
 			count(counter_segments_dropped);
-			report_dead(flow);
+			report_flow(flow, protocol_http_2); /* see flow_keeps_secret */
 			return false;
 		}
 	}

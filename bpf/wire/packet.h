@@ -43,12 +43,20 @@ static __always_inline void packet_map_ipv4(__u8 *to, const __u8 *from)
 	memcpy(to + 12, from, 4);
 }
 
+/* A header that cannot be read: too short a packet is nobody's segment, but what may be one does not leave unseen. */
+static __always_inline int packet_unread(const struct __sk_buff *skb, __u32 end)
+{
+	return skb->len < end ? packet_other : packet_broken;
+}
+
 /* Finds the TCP header of an IPv4 packet. */
 static __always_inline int packet_ipv4(struct __sk_buff *skb, struct walk *walk, __u32 at)
 {
 	__u8 header[20];
 
-	if (bpf_skb_load_bytes(skb, at, header, sizeof(header)) || header[0] >> 4 != 4 || header[9] != next_tcp)
+	if (bpf_skb_load_bytes(skb, at, header, sizeof(header)))
+		return packet_unread(skb, at + sizeof(header));
+	if (header[0] >> 4 != 4 || header[9] != next_tcp)
 		return packet_other;
 	__u32 size = (header[0] & 15) * 4;
 	__u32 total = big_endian_16(header + 2);
@@ -81,7 +89,9 @@ static __always_inline int packet_ipv6(struct __sk_buff *skb, struct walk *walk,
 {
 	__u8 header[40];
 
-	if (bpf_skb_load_bytes(skb, at, header, sizeof(header)) || header[0] >> 4 != 6)
+	if (bpf_skb_load_bytes(skb, at, header, sizeof(header)))
+		return packet_unread(skb, at + sizeof(header));
+	if (header[0] >> 4 != 6)
 		return packet_other;
 	__u32 total = big_endian_16(header + 4);
 	__u32 next = header[6];
@@ -134,14 +144,14 @@ static __always_inline int packet_parse(struct __sk_buff *skb, struct walk *walk
 	walk->fragmented = 0;
 	walk->checksum = 0;
 	if (bpf_skb_load_bytes(skb, 12, bytes, 2))
-		return packet_other;
+		return packet_unread(skb, k_ethernet_bytes);
 	type = big_endian_16(bytes);
 	/* Tags that the device did not take into skb->vlan_tci. */
 	for (int i = 0; i < k_vlan_tags_max; i++) {
 		if (type != ether_vlan && type != ether_qinq)
 			break;
 		if (bpf_skb_load_bytes(skb, at + 2, bytes, 2))
-			return packet_other;
+			return packet_unread(skb, at + 4);
 		type = big_endian_16(bytes);
 		at += 4;
 	}

@@ -81,8 +81,8 @@ __noinline int report_no_flow(struct __sk_buff *skb)
 	return 0;
 }
 
-/* No payload leaves on this flow any more: see flow_keeps_secret. */
-__noinline int report_dead(struct flow *flow)
+/* Of a flow as a whole, whatever placeholders may be in it: nothing is proven on it, or nothing leaves on it, any more. */
+__noinline int report_flow(struct flow *flow, __u32 protocol)
 {
 	struct walk *walk = walk_get();
 	struct event *event;
@@ -94,7 +94,7 @@ __noinline int report_dead(struct flow *flow)
 		return -1;
 	report_destination(event, walk, flow);
 	event->reason = reason_unproven_flow;
-	event->protocol = protocol_http_2;
+	event->protocol = protocol;
 	event->version = flow->version;
 	bpf_ringbuf_submit(event, 0);
 	return 0;

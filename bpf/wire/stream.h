@@ -39,6 +39,13 @@ static __always_inline int stream_byte(struct __sk_buff *skb, struct flow *flow,
 	return 0;
 }
 
+/* Bytes of the packet that the kernel does not give: what they are is not known, so the packet must not leave. */
+static __always_inline int stream_unread(struct walk *walk)
+{
+	walk->flags |= walk_unread;
+	return 1;
+}
+
 /* Reads on in header or fingerprint. */
 static __always_inline int stream_carry(struct __sk_buff *skb, struct flow *flow, struct walk *walk, __u32 left)
 {
@@ -107,8 +114,10 @@ __noinline int stream_header(struct __sk_buff *skb, struct flow *flow)
 		walk->carry_before = 0;
 	}
 	if (flow->carry_have < flow->carry_need) {
-		if (walk->at >= walk->end || stream_carry(skb, flow, walk, walk->end - walk->at))
+		if (walk->at >= walk->end)
 			return 1;
+		if (stream_carry(skb, flow, walk, walk->end - walk->at))
+			return stream_unread(walk);
 		if (flow->carry_have < flow->carry_need)
 			return 0;
 	}
@@ -210,7 +219,7 @@ __noinline int stream_hello(struct __sk_buff *skb, struct flow *flow, __u32 left
 		stream_advance(flow, walk, bytes);
 	} else {
 		if (stream_byte(skb, flow, walk, &byte))
-			return 1;
+			return stream_unread(walk);
 		hello_byte(hello, byte);
 	}
 	if (hello->flags & hello_complete) {
@@ -257,14 +266,14 @@ __noinline int stream_hash(struct __sk_buff *skb, struct flow *flow, __u32 left)
 	if (!have && !stream_in_carry(flow)) {
 		if (left >= 64 && limit >= 64) {
 			if (bpf_skb_load_bytes(skb, walk->at, walk->bytes, 64))
-				return 1;
+				return stream_unread(walk);
 			record_hash_words(flow, words, 8);
 			stream_advance(flow, walk, 64);
 			return 0;
 		}
 		if (left >= k_block_bytes && limit >= k_block_bytes) {
 			if (bpf_skb_load_bytes(skb, walk->at, walk->bytes, k_block_bytes))
-				return 1;
+				return stream_unread(walk);
 			record_hash_words(flow, words, 2);
 			stream_advance(flow, walk, k_block_bytes);
 			return 0;
@@ -279,7 +288,7 @@ __noinline int stream_hash(struct __sk_buff *skb, struct flow *flow, __u32 left)
 			words[0] = 0;
 			words[1] = 0;
 			if (bpf_skb_load_bytes(skb, walk->at, walk->bytes, bytes))
-				return 1;
+				return stream_unread(walk);
 			record_hash_words(flow, words, 2);
 			stream_advance(flow, walk, bytes);
 			return 0;
@@ -289,7 +298,7 @@ __noinline int stream_hash(struct __sk_buff *skb, struct flow *flow, __u32 left)
 	if (!have)
 		memset(flow->block, 0, sizeof(flow->block));
 	if (stream_byte(skb, flow, walk, &flow->block[have & (k_block_bytes - 1)]))
-		return 1;
+		return stream_unread(walk);
 	if (have == k_block_bytes - 1 || limit == 1) {
 		memcpy(walk->bytes, flow->block, sizeof(flow->block));
 		record_hash_words(flow, words, 2);

@@ -21,7 +21,7 @@ enum walk_flag {
 	walk_ipv4 = 1,
 	walk_socket = 2, /* sent by the TCP socket that owns these ports */
 	walk_held = 4,   /* ends before a record that cannot be decided yet */
-	walk_drop = 8,   /* an outstanding patch could not be applied */
+	walk_unread = 8, /* a part of its payload could not be read */
 	walk_altered = 16,
 	walk_marked = 32, /* the record at hand is in its key's ring as it stands on the wire */
 };
