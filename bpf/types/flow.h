@@ -109,7 +109,9 @@ struct outstanding_record {
 	__u8 reported;
 	__u8 attest;   /* enum attest_mode that allowed it */
 	__u8 proven;   /* found in its key's ring, not by fingerprint alone */
-	__u8 _pad[6];
+	__u8 dropped;  /* bytes of it have not left because they could not be patched */
+	__u8 _pad[1];
+	__u32 dropped_end; /* TCP, after the last of these */
 };
 
 /* Value of map `outstanding`, keyed by flow.serial; made with the first substitution. */

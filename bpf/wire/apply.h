@@ -213,6 +213,34 @@ __noinline int apply_report(struct flow *flow, struct outstanding_record *record
 	return 0;
 }
 
+/* The packet's bytes of a record have left, or (left: false) could not. What has not left is not told as substituted. */
+static __always_inline void apply_note(struct outstanding_record *record, const struct walk *walk, bool left)
+{
+	__u32 end = outstanding_end(record), packet_end = walk->sequence + walk->length;
+
+	if (!sequence_before(record->sequence, packet_end) || !sequence_before(walk->sequence, end))
+		return;
+	if (sequence_before(packet_end, end))
+		end = packet_end;
+	if (!left) {
+		if (!record->dropped || sequence_before(record->dropped_end, end))
+			record->dropped_end = end;
+		record->dropped = 1;
+	} else if (sequence_before(walk->sequence, record->dropped_end) && !sequence_before(end, record->dropped_end)) {
+		record->dropped = 0;
+	}
+}
+
+/* A patch could not be applied. Always false: the packet must not leave. */
+static __always_inline bool apply_drop(struct outstanding *waiting, const struct walk *walk)
+{
+	count(counter_patch_failed);
+	for (int i = 0; i < k_outstanding; i++)
+		if (waiting->records[i].used)
+			apply_note(&waiting->records[i], walk, false);
+	return false;
+}
+
 /* Applies everything outstanding. false: the packet must not leave. */
 static __always_inline bool apply_all(struct __sk_buff *skb, struct flow *flow, struct walk *walk)
 {
@@ -239,19 +267,19 @@ static __always_inline bool apply_all(struct __sk_buff *skb, struct flow *flow, 
 			if (!touched)
 				continue;
 		}
-		if (result) {
-			count(counter_patch_failed);
-			return false;
-		}
+		if (result)
+			return apply_drop(waiting, walk);
 	}
-	if ((walk->flags & walk_altered) && checksum_store(skb, walk)) {
-		count(counter_patch_failed);
-		return false;
-	}
+	if ((walk->flags & walk_altered) && checksum_store(skb, walk))
+		return apply_drop(waiting, walk);
 	for (int i = 0; i < k_outstanding; i++) {
 		struct outstanding_record *record = &waiting->records[i];
 
-		if (record->used && !record->reported && !sequence_before(flow->next, outstanding_end(record)))
+		if (!record->used || record->reported)
+			continue;
+		if (record->dropped)
+			apply_note(record, walk, true);
+		if (!record->dropped && !sequence_before(flow->next, outstanding_end(record)))
 			apply_report(flow, record);
 	}
 	return true;

@@ -119,6 +119,7 @@ __noinline int outstanding_take(struct flow *flow, struct patch *patch)
 		record->prefix = flow->prefix;
 		record->touched = 0;
 		record->reported = 0;
+		record->dropped = 0;
 		record->attest = walk->attest;
 		record->proven = !!(walk->flags & walk_marked);
 		record->used = 1;

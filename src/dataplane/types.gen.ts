@@ -549,6 +549,8 @@ export interface OutstandingRecord {
   readonly reported: number;
   readonly attest: number;
   readonly proven: number;
+  readonly dropped: number;
+  readonly droppedEnd: number;
 }
 export const outstandingRecordCodec = struct<OutstandingRecord>(32, {
   serial: [0, u64],
@@ -562,6 +564,8 @@ export const outstandingRecordCodec = struct<OutstandingRecord>(32, {
   reported: [23, u8],
   attest: [24, u8],
   proven: [25, u8],
+  dropped: [26, u8],
+  droppedEnd: [28, u32],
 });
 
 export interface Outstanding {
@@ -1174,7 +1178,7 @@ export const layouts: Readonly<Record<string, string>> = {
   nonce: "12 words@0:unsigned int/4[3]",
   outstanding: "520 records@0:outstanding_record/32[16] workload@512:unsigned int/4 _pad@516:unsigned int/4",
   outstanding_record:
-    "32 serial@0:unsigned long long/8 index@8:unsigned int/4 sequence@12:unsigned int/4 length@16:unsigned short/2 region_bytes@18:unsigned short/2 prefix@20:unsigned char/1 used@21:unsigned char/1 touched@22:unsigned char/1 reported@23:unsigned char/1 attest@24:unsigned char/1 proven@25:unsigned char/1 _pad@26:unsigned char/1[6]",
+    "32 serial@0:unsigned long long/8 index@8:unsigned int/4 sequence@12:unsigned int/4 length@16:unsigned short/2 region_bytes@18:unsigned short/2 prefix@20:unsigned char/1 used@21:unsigned char/1 touched@22:unsigned char/1 reported@23:unsigned char/1 attest@24:unsigned char/1 proven@25:unsigned char/1 dropped@26:unsigned char/1 _pad@27:unsigned char/1[1] dropped_end@28:unsigned int/4",
   patch:
     "1752 host@0:unsigned long long/8 sealed_ns@8:unsigned long long/8 workload@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] tag_delta@40:unsigned char/1[16] length@56:unsigned short/2 region_bytes@58:unsigned short/2 algorithm@60:unsigned char/1 version@61:unsigned char/1 stack@62:unsigned char/1 protocol@63:unsigned char/1 reason@64:unsigned char/1 edit_count@65:unsigned char/1 keeps@66:unsigned char/1 _pad@67:unsigned char/1[5] fingerprint@72:unsigned char/1[16] edits@88:edit/52[32]",
   patch_key: "16 serial@0:unsigned long long/8 index@8:unsigned int/4 chunk@12:unsigned int/4",
