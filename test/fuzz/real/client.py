@@ -62,6 +62,7 @@ def run(connection):
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 100)
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, connection["noDelay"])
         if connection["sendBuffer"]:
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, connection["sendBuffer"])

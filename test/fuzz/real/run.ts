@@ -137,6 +137,27 @@ function stretch(server: Namespace, way: Namespace): void {
   ip(server, "link set eth0 up");
   ip(server, `route add default via ${server.ipv4.host} rto_min 20ms`);
   ip(server, `-6 route add default via ${server.ipv6.host} rto_min 20ms`);
+  /* Who is where is said once and for all: what neighbours find out about each other is not what is tested. */
+  const hardware = (argv: readonly string[], device: string): string =>
+    (JSON.parse(runSync("ip", [...argv, "-j", "link", "show", device])) as { address: string }[])[0]?.address ?? "";
+  const inside = ["-n", server.name];
+  const ends = [
+    {
+      where: [],
+      device: server.hostInterface,
+      addresses: [server.ipv4.inside, server.ipv6.inside],
+      at: hardware(inside, "eth0"),
+    },
+    {
+      where: inside,
+      device: "eth0",
+      addresses: [server.ipv4.host, server.ipv6.host],
+      at: hardware([], server.hostInterface),
+    },
+  ];
+  for (const { where, device, addresses, at } of ends)
+    for (const address of addresses)
+      runSync("ip", [...where, "neigh", "replace", address, "lladdr", at, "dev", device, "nud", "permanent"]);
   settle(["ethtool", "-K", server.hostInterface, ...quiet]);
   settle(server.within(["ethtool", "-K", "eth0", ...quiet]));
 }
