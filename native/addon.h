@@ -80,3 +80,4 @@ void tc_exports(napi_env env, napi_value exports);
 void ring_exports(napi_env env, napi_value exports);
 void test_run_exports(napi_env env, napi_value exports);
 void namespace_exports(napi_env env, napi_value exports);
+void memory_exports(napi_env env, napi_value exports);

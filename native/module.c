@@ -30,6 +30,7 @@ NAPI_MODULE_INIT()
 	ring_exports(env, exports);
 	test_run_exports(env, exports);
 	namespace_exports(env, exports);
+	memory_exports(env, exports);
 	run_exports(env, exports);
 	return exports;
 }

@@ -27,6 +27,7 @@ import { addressText } from "../policy/address.ts";
 import { Book, type WorkloadEntry } from "./book.ts";
 import { type Answer, Gate, type GateOptions, type HeldFile, type Passed } from "./gate.ts";
 import { HookedFiles, proberOf } from "./hooked-files.ts";
+import { IdleMemory } from "./idle-memory.ts";
 import { KernelVerdicts } from "./kernel-verdicts.ts";
 import { Protection } from "./protection.ts";
 import { keepOrder } from "./receive-order.ts";
@@ -99,6 +100,7 @@ export class Agent {
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #book: Book;
   readonly #passed = new Set<number>();
+  readonly #memory = new IdleMemory();
   readonly #stop = new AbortController();
   #attesting: Promise<void> = Promise.resolve();
   #stopEvents: () => void = () => undefined;
@@ -172,6 +174,7 @@ export class Agent {
       setInterval(() => this.#sweep(), sweepEveryMs),
     );
     for (const timer of this.#timers) timer.unref();
+    this.#memory.note();
   }
 
   /** From here on its processes' TLS records are looked at. */
@@ -311,6 +314,7 @@ export class Agent {
     const before = binding.lasting === undefined ? undefined : this.secretIds.get(binding.lasting.id);
     const number = this.#secrets.put(binding);
     if (number !== before) this.#rulesChanged();
+    this.#memory.note();
     return number;
   }
 
@@ -425,6 +429,7 @@ export class Agent {
   async close(): Promise<void> {
     this.#closing = true;
     for (const timer of this.#timers.splice(0)) clearInterval(timer);
+    this.#memory.close();
     await this.#gate?.close();
     this.#stop.abort();
     await this.#attesting;
