@@ -61,7 +61,7 @@ export class Site {
   /** Starts the server, and unless told not to the proxy. */
   async start(proxy = true): Promise<void> {
     const files = [join(this.#directory, "server.pem"), join(this.#directory, "server.key")];
-    const environment = ["env", `LD_LIBRARY_PATH=${this.#programs.libraries}`];
+    const environment = libraryPath(this.#programs.libraries.server);
     const server = [...environment, this.#programs.server, ...files, "TLS_AES_128_GCM_SHA256"];
     const child = this.#spawn(this.#far.within(["taskset", "-c", "1", ...server]));
     if (child.stdout === null) throw new Error("the server has no standard output");
@@ -88,7 +88,8 @@ export class Site {
 
   /** The client's argument vector. */
   client(options: readonly string[], ca = this.#caFile): string[] {
-    const fixed = ["taskset", "-c", "0", this.#programs.client, "--ca", ca, "--name", host];
+    const { libraries, client } = this.#programs;
+    const fixed = [...libraryPath(libraries.client), "taskset", "-c", "0", client, "--ca", ca, "--name", host];
     return [...fixed, ...options, this.#far.ipv4.inside, String(this.#port)];
   }
 
@@ -115,7 +116,8 @@ export class Site {
   async background(secrets: number): Promise<Background> {
     const script = 'curl --cacert "$1" -sSf -o /dev/null "$2" && echo ready && read -r _';
     const url = `https://${host}:${this.#port}/`;
-    const argv = this.#kloak(["sh", "-c", script, "sh", this.#caFile, url], secrets);
+    const environment = libraryPath(this.#programs.libraries.client);
+    const argv = this.#kloak([...environment, "sh", "-c", script, "sh", this.#caFile, url], secrets);
     const child = this.#spawn(argv, { KLOAK_BENCH_VALUE: secret });
     const line = await firstLine(child);
     if (line !== "ready") throw new Error(`the command under Kloak said ${JSON.stringify(line)}`);
@@ -129,23 +131,29 @@ export class Site {
     };
   }
 
-  /** Runs the client under Kloak; then everything is held as it is until it is ended. */
-  async held(options: readonly string[], proof?: string): Promise<Background & { readonly agentSeconds: number }> {
-    const script = 'echo ready && read -r _ && "$@" > /dev/null && echo done && read -r _';
+  /** Runs the client under Kloak, once `prepare` has changed what it wants; then all is held as it is until it is ended. */
+  async held(
+    options: readonly string[],
+    proof?: string,
+    prepare: () => void = () => undefined,
+  ): Promise<Background & { readonly agentSeconds: number; readonly result: Timing | Upload }> {
+    const script = 'echo ready && read -r _ && "$@" && read -r _';
     const argv = this.#kloak(["sh", "-c", script, "sh", ...this.client(options)], 1, proof);
     const child = this.#spawn(argv, { KLOAK_BENCH_VALUE: secret });
     const pid = child.pid ?? 0;
     const lines = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
     await lines.next();
+    prepare();
     const before = cpuSeconds(pid);
     child.stdin?.write("\n");
     const { value } = await lines.next();
-    if (value !== "done") throw new Error("the client failed under Kloak");
+    if (value === undefined) throw new Error("the client failed under Kloak");
     const agentSeconds = cpuSeconds(pid) - before;
     const ended = once(child, "exit");
     return {
       pid,
       agentSeconds,
+      result: JSON.parse(value),
       async end() {
         child.stdin?.end();
         await ended;
@@ -189,6 +197,10 @@ export class Site {
     this.#bare.close();
     this.#far.close();
   }
+}
+
+function libraryPath(folder: string): string[] {
+  return ["env", `LD_LIBRARY_PATH=${folder}`];
 }
 
 const tableName = `kloak-bench-${process.pid}`;
