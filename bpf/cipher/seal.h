@@ -102,12 +102,19 @@ __noinline int seal_listen(struct sealing *sealing, struct h1_parser *parser, __
 	return 0;
 }
 
-/* HTTP/2 that cannot be vouched for any more: what led there may be the placeholder at hand, or anything. */
+/* What cannot be vouched for any more: what led there may be the placeholder at hand, or anything. */
 static __always_inline void seal_misused(struct sealing *sealing, struct key_state *key, int reason)
 {
 	seal_close(key, reason);
 	sealing->refused = reason;
 	report_refusal(sealing);
+}
+
+/* Nobody knows what the record says: a placeholder, or a request's end. */
+static __always_inline void seal_unreadable(struct sealing *sealing, struct key_state *key)
+{
+	count(counter_memory_unreadable);
+	seal_misused(sealing, key, reason_unreadable_memory);
 }
 
 /* Copies and parses. 0: go on with seal_end. */
@@ -149,10 +156,7 @@ __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 t
 		sealing->flags |= mark_idle_after;
 	return 0;
 unreadable:
-	count(counter_memory_unreadable);
-	seal_close(key, reason_unreadable_memory);
-	sealing->refused = reason_unreadable_memory;
-	report_refusal(sealing);
+	seal_unreadable(sealing, key);
 	return -1;
 }
 
@@ -220,18 +224,21 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 		seal_without_key(sealing, text, reason_tables_full);
 	if (!key || !key_take(key))
 		return NULL;
+	key->used_ns = bpf_ktime_get_ns();
+	context->used_ns = key->used_ns;
+	if (content == copy_unreadable && !key->closed) {
+		seal_unreadable(sealing, key);
+		key_release(key);
+		return NULL;
+	}
 	/*
 	 * Proof 3 of four, second half: every record under the key is heard, in its order, with its true content length
 	 * and type. After one that is not, the rest of the connection is not vouched for.
 	 */
-	if (content == copy_unreadable)
-		seal_close(key, reason_unreadable_memory);
-	else if (content < 0 || seal_sequence(context, key) != key->sealed)
+	if (content < 0 || seal_sequence(context, key) != key->sealed)
 		seal_close(key, reason_unproven_flow);
 	sealing->serial = key->serial;
 	sealing->index = key->sealed++;
-	key->used_ns = bpf_ktime_get_ns();
-	context->used_ns = key->used_ns;
 	if (seal_read(sealing, key, text, content)) {
 		key_release(key);
 		return NULL;

@@ -2,23 +2,33 @@ import { constantReturned as constantArm64, fieldRead as fieldArm64 } from "./ar
 import { locate, segmentFlag } from "./elf/image.ts";
 import type { ElfImage } from "./elf/image.ts";
 import { lookup } from "./elf/symbols.ts";
-import type { SymbolTable } from "./elf/symbols.ts";
+import type { ElfSymbol, SymbolTable } from "./elf/symbols.ts";
 import { codeOf, pointOf } from "./function.ts";
 import type { Hook, StackPlan, StackRefusal } from "./plan.ts";
 import { constantReturned as constantX86, fieldRead as fieldX86 } from "./x86/accessor.ts";
 import type { Field } from "./x86/accessor.ts";
+import { choosePointIf } from "./x86/prologue.ts";
+import type { ProbePoint } from "./x86/prologue.ts";
 
 interface Hooked {
   readonly program: string;
   readonly symbol: string;
   readonly argumentCount: number;
   readonly required: boolean;
+  /** Of use only for contexts that encrypt: where a branch tells them apart, the others need not be stopped. */
+  readonly encryptingOnly?: boolean;
 }
 
 /** Public functions of libcrypto, unchanged in name and arguments from 1.1.0 to 4.0. */
 const hooked: readonly Hooked[] = [
   { program: "openssl_cipher_init", symbol: "EVP_CipherInit_ex", argumentCount: 6, required: true },
-  { program: "openssl_cipher_update", symbol: "EVP_CipherUpdate", argumentCount: 5, required: true },
+  {
+    program: "openssl_cipher_update",
+    symbol: "EVP_CipherUpdate",
+    argumentCount: 5,
+    required: true,
+    encryptingOnly: true,
+  },
   { program: "openssl_cipher", symbol: "EVP_Cipher", argumentCount: 4, required: true },
   { program: "openssl_cipher_ctrl", symbol: "EVP_CIPHER_CTX_ctrl", argumentCount: 4, required: true },
   { program: "openssl_bio_write", symbol: "BIO_write", argumentCount: 3, required: true },
@@ -32,7 +42,7 @@ interface Checked {
   readonly expected: Field | undefined;
 }
 
-/** `cipherNid` and `cipherKeyLength` are what the programs read; the others are told, not relied upon. */
+/** `cipherNid` and `cipherKeyLength` are what the programs read; the others are told, and where they lie helps (`pointBehindBranch`). */
 const checked: readonly Checked[] = [
   { name: "cipherNid", accessors: ["EVP_CIPHER_get_nid", "EVP_CIPHER_nid"], expected: { offset: 0, bytes: 4 } },
   {
@@ -75,9 +85,11 @@ export function recogniseOpenssl(image: ElfImage): StackPlan | StackRefusal | un
   if (missing.length > 0) return refuse(`${missing.map(({ symbol }) => symbol).join(", ")} not found`);
 
   const offsets: Record<string, number> = {};
+  let encrypting: Field | undefined;
   for (const { name, accessors, expected } of checked) {
     const found = readField(image, symbols, accessors);
     if (found.field !== undefined) offsets[name] = found.field.offset;
+    if (name === "contextEncrypting") encrypting = found.field;
     if (expected === undefined) continue;
     if (found.field === undefined) return refuse(`${found.accessor}: ${found.why}`);
     if (found.field.offset !== expected.offset || found.field.bytes !== expected.bytes) {
@@ -95,7 +107,7 @@ export function recogniseOpenssl(image: ElfImage): StackPlan | StackRefusal | un
         if (!entry.required) continue;
         return refuse(`${symbol.name} lies outside the file's code`);
       }
-      const point = pointOf(image, symbol, entry.argumentCount);
+      const point = pointBehindBranch(image, symbol, entry, encrypting) ?? pointOf(image, symbol, entry.argumentCount);
       hooks.push({
         program: entry.program,
         symbol: symbol.name,
@@ -114,6 +126,18 @@ export function recogniseOpenssl(image: ElfImage): StackPlan | StackRefusal | un
     offsets,
     includesProtocol: symbols.defined.has("SSL_CTX_new"),
   };
+}
+
+/** Where the function has told apart already what encrypts. */
+function pointBehindBranch(
+  image: ElfImage,
+  symbol: ElfSymbol,
+  entry: Hooked,
+  encrypting: Field | undefined,
+): ProbePoint | undefined {
+  if (image.machine !== "x86-64" || entry.encryptingOnly !== true || encrypting === undefined) return undefined;
+  const { code, complete } = codeOf(image, symbol);
+  return choosePointIf(code, encrypting, complete);
 }
 
 function readField(

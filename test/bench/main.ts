@@ -1,6 +1,7 @@
 /*
  * `npm run bench`: Kloak, bare and behind a man-in-the-middle proxy, side by side in one run. Prints a table, writes
- * build/bench.json. `--quick` runs few rounds, to see that it works; `--profile` says instead where the time goes.
+ * build/bench.json. `--quick` runs few rounds, to see that it works; `--profile` says instead where the time goes; with
+ * `--only latency`, `upload` or `memory` that part alone runs, and is printed as it is.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
@@ -32,11 +33,20 @@ mkdirSync(output, { recursive: true });
 const site = new Site(buildPrograms());
 try {
   const profiling = process.argv.includes("--profile");
-  await site.start(!profiling);
-  if (profiling) process.stdout.write(renderProfiles(await profile(site, quick ? 2000 : 20_000, 400_000_000)));
+  const part = process.argv.includes("--only") ? process.argv.at(process.argv.indexOf("--only") + 1) : undefined;
+  await site.start(!profiling && (part ?? "latency") === "latency");
+  if (part !== undefined) process.stdout.write(`${JSON.stringify(await only(part), null, 2)}\n`);
+  else if (profiling) process.stdout.write(renderProfiles(await profile(site, quick ? 2000 : 20_000, 400_000_000)));
   else await compare();
 } finally {
   await site.close();
+}
+
+async function only(part: string): Promise<unknown> {
+  const measures = { latency: measureLatency, upload: measureUpload, memory: measureMemory };
+  if (part !== "latency" && part !== "upload" && part !== "memory")
+    throw new RangeError(`--only ${part}: no such part`);
+  return await measures[part](site, plan, say);
 }
 
 async function compare(): Promise<void> {

@@ -66,7 +66,7 @@ export async function profile(site: Site, requests: number, uploadBytes: number)
 }
 
 async function profileCase(site: Site, { name, unit, options, count, proof }: Case): Promise<Profile> {
-  const running = await site.held(options, proof);
+  const running = await site.held(options, { proof: proof ?? "flow" });
   try {
     const programs = programsOf(running.pid)
       .filter(({ runs }) => runs > 0)

@@ -33,6 +33,13 @@ export interface Background {
   end(): Promise<void>;
 }
 
+/** A client under Kloak that has run. */
+export interface Held<Result> extends Background {
+  /** CPU time of `kloak run` meanwhile. */
+  readonly agentSeconds: number;
+  readonly result: Result;
+}
+
 export class Site {
   readonly #directory = mkdtempSync(join(tmpdir(), "kloak-bench-"));
   readonly #programs: Programs;
@@ -49,6 +56,7 @@ export class Site {
     process.on("exit", () => rmSync(this.#directory, { recursive: true, force: true }));
     this.#bare = createNamespace();
     this.#far = createNamespace();
+    steer(this.#bare.hostInterface);
     // The same way as a workload's, with NAT and connection tracking: what is compared is what Kloak adds.
     runSync("nft", ["-f", "-"], bareTable(this.#bare.hostInterface, this.#bare.ipv4.inside));
     const authority = createAuthority(this.#directory, "bench-root");
@@ -109,7 +117,9 @@ export class Site {
 
   /** Runs the client in `kloak run`, with `secrets` secrets of which it sends the first if told to. */
   async kloak<Result extends Timing | Upload>(options: readonly string[], secrets = 1): Promise<Result> {
-    return await this.#measure(this.#kloak(this.client(options), secrets), { KLOAK_BENCH_VALUE: secret });
+    const held = await this.held<Result>(options, { secrets });
+    await held.end();
+    return held.result;
   }
 
   /** A command under Kloak that has loaded the client's library and waits until it is ended. */
@@ -131,19 +141,17 @@ export class Site {
     };
   }
 
-  /** Runs the client under Kloak, once `prepare` has changed what it wants; then all is held as it is until it is ended. */
-  async held(
+  /** Runs the client under Kloak; then all is held as it is until it is ended. */
+  async held<Result extends Timing | Upload>(
     options: readonly string[],
-    proof?: string,
-    prepare: () => void = () => undefined,
-  ): Promise<Background & { readonly agentSeconds: number; readonly result: Timing | Upload }> {
-    const script = 'echo ready && read -r _ && "$@" && read -r _';
-    const argv = this.#kloak(["sh", "-c", script, "sh", ...this.client(options)], 1, proof);
+    { secrets = 1, proof = "flow" } = {},
+  ): Promise<Held<Result>> {
+    const script = 'ip -o link show eth0 && read -r _ && "$@" && read -r _';
+    const argv = this.#kloak(["sh", "-c", script, "sh", ...this.client(options)], secrets, proof);
     const child = this.#spawn(argv, { KLOAK_BENCH_VALUE: secret });
     const pid = child.pid ?? 0;
     const lines = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
-    await lines.next();
-    prepare();
+    steer(hostEnd((await lines.next()).value ?? ""));
     const before = cpuSeconds(pid);
     child.stdin?.write("\n");
     const { value } = await lines.next();
@@ -197,6 +205,26 @@ export class Site {
     this.#bare.close();
     this.#far.close();
   }
+}
+
+/**
+ * What a client sends is received on the server's CPU, with Kloak and without. Left to itself it is received wherever it
+ * was sent, or with Kloak on a CPU that the connection's hash chooses, and which of two it is makes more of a difference
+ * than anything else here.
+ */
+function steer(name: string): void {
+  writeFileSync(`/sys/class/net/${name}/queues/rx-0/rps_cpus`, "2");
+}
+
+/** The interface here whose other end is `2: eth0@if123: …` in a namespace. */
+function hostEnd(link: string): string {
+  const index = Number(/@if(\d+):/.exec(link)?.[1]);
+  const [found] = runSync("ip", ["-o", "link"])
+    .split("\n")
+    .filter((line) => line.startsWith(`${index}: `));
+  const name = /^\d+: ([^@:]+)/.exec(found ?? "")?.[1];
+  if (name === undefined) throw new Error(`there is no interface here for ${JSON.stringify(link)}`);
+  return name;
 }
 
 function libraryPath(folder: string): string[] {

@@ -41,6 +41,8 @@ interface Refusal {
   readonly say?: string;
   /** The whole script, instead. */
   readonly script?: readonly string[];
+  /** False: the kernel could not read which secret it is about. */
+  readonly known?: boolean;
   /** How often the secret itself arrives; 0 if nothing else is said. */
   readonly arrives?: number;
   readonly inert?: number;
@@ -137,6 +139,26 @@ const refusals: readonly Refusal[] = [
     options: ["--sni", host, "--ciphers", "TLS_AES_128_CCM_SHA256"],
   },
   {
+    name: "a record that is not in the page table when it is sealed",
+    reason: "unreadable-memory",
+    script: [get(""), "send", "expect 1", "unreadable all", get(key), "send", "expect 1"],
+    known: false,
+  },
+  {
+    name: "a record whose first page is not",
+    reason: "unreadable-memory",
+    script: [
+      get(""),
+      "send",
+      "expect 1",
+      "unreadable start",
+      get(`${key}X-Long: ${"x".repeat(6000)}\\r\\n`),
+      "send",
+      "expect 1",
+    ],
+    known: false,
+  },
+  {
     name: "after a renegotiation",
     reason: "unproven-flow",
     listener: "raw 1.2",
@@ -162,13 +184,13 @@ for (const refusal of refusals) {
     );
     const records = outcome.audit.map((record) => `${record.outcome} ${record.reason ?? ""} ${record.secret}`);
     assert.deepEqual(count(records), {
-      [`refused ${refusal.reason} SECRET`]: 1,
+      [`refused ${refusal.reason} ${refusal.known === false ? null : "SECRET"}`]: 1,
       ...(arrives > 0 ? { "substituted  SECRET": arrives } : {}),
     });
     assert.equal(timesIn(outcome.stderr, refusal.reason), 1, "kloak says it where the user sees it");
     for (const { reason, destination } of outcome.audit) {
       // These are known before the record has a place on the wire.
-      if (reason === "second-occurrence" || reason === "unknown-cipher") continue;
+      if (["second-occurrence", "unknown-cipher", "unreadable-memory"].includes(reason ?? "")) continue;
       assert.equal(destination.address, world.namespace.ipv4.inside);
       assert.equal(destination.port, world.server.port(listener));
     }

@@ -7,7 +7,7 @@ import { FileSource } from "../elf/source.ts";
 import { lookup } from "../elf/symbols.ts";
 import { constantReturned, fieldRead } from "./accessor.ts";
 import { decode } from "./decode.ts";
-import { choosePoint } from "./prologue.ts";
+import { choosePoint, choosePointIf } from "./prologue.ts";
 
 const bytes = (hex: string): Buffer => Buffer.from(hex.replaceAll(" ", ""), "hex");
 
@@ -35,6 +35,28 @@ for (const [what, code, args, offset, cost] of prologues) {
   test(`breakpoint: ${what}`, () => {
     const point = choosePoint(bytes(code), args, true);
     assert.deepEqual([point.offset, point.cost], [offset, cost], point.reason);
+  });
+}
+
+const encrypting = { offset: 16, bytes: 4 } as const;
+const branches: readonly (readonly [what: string, code: string, offset: number | undefined])[] = [
+  ["Debian 12 EVP_CipherUpdate", "8b4710 85c0 7409 e944320000 0f1f4000 e9b04eecff", 7],
+  ["with endbr64", "f30f1efa 8b4710 85c0 7409 e944320000 0f1f4000 e9b04eecff", 11],
+  ["a far field that is another", "8b8710000100 85c0 7409 e944320000 0f1f4000 c3", undefined],
+  ["another field", "8b4714 85c0 7409 e944320000 0f1f4000 c3", undefined],
+  ["eight bytes of it", "488b4710 4885c0 7409 e944320000 0f1f4000 c3", undefined],
+  ["the other way round", "8b4710 85c0 7509 e944320000 0f1f4000 c3", undefined],
+  ["both ways lead there", "8b4710 85c0 7400 e944320000 c3", undefined],
+  ["the other way is behind us", "8b4710 85c0 74f0 e944320000 c3", undefined],
+  ["something comes back", "8b4710 85c0 7409 e944320000 0f1f4000 ebf5", undefined],
+  ["what follows is stepped", "8b4710 85c0 7409 31d2 e944320000 0f1f4000 c3", undefined],
+  ["an argument is changed before", "31d2 8b4710 85c0 7409 e944320000 0f1f4000 c3", undefined],
+];
+
+for (const [what, code, offset] of branches) {
+  test(`breakpoint behind a branch: ${what}`, () => {
+    assert.equal(choosePointIf(bytes(code), encrypting, true)?.offset, offset);
+    assert.equal(choosePointIf(bytes(code), encrypting, false), undefined, "who knows what comes back");
   });
 }
 
@@ -77,6 +99,8 @@ test("any bytes give an answer inside them", () => {
       const buffer = Buffer.from(code);
       const { offset } = choosePoint(buffer, args, true);
       assert.ok(offset === 0 || offset < buffer.length);
+      const point = choosePointIf(buffer, encrypting, true);
+      assert.ok(point === undefined || point.offset < buffer.length);
       fieldRead(buffer);
       constantReturned(buffer);
     }),

@@ -1,3 +1,4 @@
+import type { Field } from "./accessor.ts";
 import { decode, register } from "./decode.ts";
 
 /** System V x86-64 psABI 3.2.3: integer arguments, in order. */
@@ -76,6 +77,25 @@ export function choosePoint(code: Buffer, argumentCount: number, complete: boole
     at += found.length;
   }
   return recent ?? fallback(why);
+}
+
+/**
+ * Where a function goes on for those only whose struct, its first argument, has something else than 0 in `field`: after
+ * `mov field(%rdi),%eax; test %eax,%eax; je`, with all other arguments intact. Undefined if it does not begin like that, or
+ * if what follows is not emulated.
+ */
+export function choosePointIf(code: Buffer, field: Field, complete: boolean): ProbePoint | undefined {
+  const start = /^(?:f30f1efa)?8b(?:47(..)|87(........))85c074(..)/.exec(code.subarray(0, 32).toString("hex"));
+  if (start === null || !complete || field.bytes !== 4) return undefined;
+  const [bytes, short, long, otherwise = ""] = start;
+  const offset =
+    short === undefined ? Buffer.from(long ?? "", "hex").readInt32LE(0) : Buffer.from(short, "hex").readInt8(0);
+  const at = bytes.length / 2;
+  const found = decode(code, at);
+  if (offset !== field.offset || found?.emulated !== "always") return undefined;
+  // The others go on behind it, and nothing comes back.
+  if (Buffer.from(otherwise, "hex").readInt8(0) < found.length || jumpedTo(code, [at])) return undefined;
+  return { offset: at, instruction: found.text, cost: "emulated", reason: `reached only if +${offset} is not 0` };
 }
 
 /**

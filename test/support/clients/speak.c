@@ -13,6 +13,7 @@
  *   expect N      read N responses to their end
  *   key-update    change the sending key
  *   renegotiate   TLS 1.2
+ *   unreadable P  what is sealed from here on is not in the page table when it is: P is `all`, or `start`, its first page
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -163,6 +165,75 @@ static void expect(SSL *ssl)
 	}
 }
 
+/*
+ * Buffers that records are made in, in shared memory: there a page that has left the page table keeps what was written
+ * to it, and comes back when it is next touched. One connection has two.
+ */
+static struct {
+	char *start;
+	size_t length;
+} regions[8];
+static const char *unreadable;
+
+static void *allocate(size_t length, const char *file, int line)
+{
+	(void)file, (void)line;
+	for (size_t i = 0; length > 16384 && i < sizeof(regions) / sizeof(*regions); i++) {
+		void *start;
+
+		if (regions[i].start)
+			continue;
+		start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (start == MAP_FAILED)
+			return NULL;
+		regions[i].start = start;
+		regions[i].length = length;
+		return start;
+	}
+	return malloc(length);
+}
+
+static void release(void *bytes, const char *file, int line)
+{
+	(void)file, (void)line;
+	for (size_t i = 0; bytes && i < sizeof(regions) / sizeof(*regions); i++) {
+		if (regions[i].start != bytes)
+			continue;
+		munmap(bytes, regions[i].length);
+		regions[i].start = NULL;
+		return;
+	}
+	free(bytes);
+}
+
+static void *reallocate(void *bytes, size_t length, const char *file, int line)
+{
+	for (size_t i = 0; bytes && i < sizeof(regions) / sizeof(*regions); i++) {
+		void *copy;
+
+		if (regions[i].start != bytes)
+			continue;
+		copy = malloc(length);
+		if (copy)
+			memcpy(copy, bytes, length < regions[i].length ? length : regions[i].length);
+		release(bytes, file, line);
+		return copy;
+	}
+	return realloc(bytes, length);
+}
+
+/* Asked when the text stands in its buffer, and before it is encrypted there. */
+static size_t pad(SSL *ssl, int type, size_t length, void *argument)
+{
+	(void)ssl, (void)length, (void)argument;
+	for (size_t i = 0; unreadable && type == SSL3_RT_APPLICATION_DATA && i < sizeof(regions) / sizeof(*regions);
+	     i++)
+		if (regions[i].start &&
+		    madvise(regions[i].start, strcmp(unreadable, "all") ? 4096 : regions[i].length, MADV_DONTNEED))
+			die("madvise");
+	return 0;
+}
+
 static int dial(const char *address, const char *port)
 {
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
@@ -217,6 +288,8 @@ static void obey(SSL *ssl, char *line)
 	} else if (!strcmp(line, "key-update")) {
 		if (SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED) != 1 || SSL_do_handshake(ssl) != 1)
 			die("SSL_key_update");
+	} else if (!strcmp(line, "unreadable")) {
+		unreadable = strcmp(argument, "all") ? "start" : "all";
 	} else if (!strcmp(line, "renegotiate")) {
 		if (SSL_renegotiate(ssl) != 1 || SSL_do_handshake(ssl) != 1)
 			die("SSL_renegotiate");
@@ -228,13 +301,17 @@ static void obey(SSL *ssl, char *line)
 
 int main(int argc, char **argv)
 {
-	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+	SSL_CTX *context;
 	const char *sni = "none";
 	char *line = NULL;
 	size_t room = 0;
 	int at = 1;
 	SSL *ssl;
 
+	if (CRYPTO_set_mem_functions(allocate, reallocate, release) != 1)
+		die("CRYPTO_set_mem_functions");
+	context = SSL_CTX_new(TLS_client_method());
+	SSL_CTX_set_record_padding_callback(context, pad);
 	for (; at < argc && !strncmp(argv[at], "--", 2); at++) {
 		const char *option = argv[at] + 2;
 		const char *value = strcmp(option, "ech") ? argv[++at] : NULL;
