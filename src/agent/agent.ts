@@ -338,6 +338,7 @@ export class Agent {
     const gate = await this.#openGate();
     this.#protection.noteMounts(pid);
     await gate.guard(pid);
+    this.#memory.note();
   }
 
   #openGate(): Promise<Gate> {

@@ -1,4 +1,5 @@
 /* What is measured: rounds in which every case runs once, one after the other, so that each pair sees the same machine. */
+import { setTimeout as delay } from "node:timers/promises";
 import { type Background, mapBytes, residentBytes, type Site, type Timing, type Upload } from "./site.ts";
 import { median, paired, quantile } from "./statistics.ts";
 
@@ -27,6 +28,9 @@ export interface Results {
   readonly upload: { readonly bareBps: number; readonly kloakBps: number; readonly ratio: number };
   readonly memory: readonly { readonly secrets: number; readonly residentBytes: number; readonly mapBytes: number }[];
 }
+
+/** What the start needed is given back a while after it (src/agent/idle-memory.ts). */
+const restMs = 15_000;
 
 interface LatencyCase {
   readonly name: string;
@@ -120,6 +124,7 @@ export async function measureMemory(site: Site, plan: Plan, say: (line: string) 
     say(`memory with ${secrets} secrets`);
     const background: Background = await site.background(secrets);
     try {
+      await delay(restMs);
       results.push({ secrets, residentBytes: residentBytes(background.pid), mapBytes: mapBytes(background.pid) });
     } finally {
       await background.end();
