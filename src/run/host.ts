@@ -80,7 +80,7 @@ const configOptions = [
 const buildFiles = ["kloak.node", "kloak-launch", "kloak-gate"];
 const objects = ["wire", "cipher/openssl", "process", "hook", "ledger"].map((name) => `bpf/${name}.bpf.o`);
 
-/** Links for many uprobes at once (uprobe_multi). What stands in for them before has never been run, and 6.1 refuses our programs. */
+/** Links for many uprobes at once (uprobe_multi). On 6.1 our programs load, but no request has been seen to pass. */
 const oldestKernel = [6, 6] as const;
 
 export function readFacts(): HostFacts {
