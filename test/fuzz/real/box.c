@@ -55,6 +55,7 @@ struct connection {
 	uint32_t reset_at;     /* number of the packet from the client after which it is ended; 0: never */
 	uint32_t number[2];    /* packets, by the side that they came from */
 	uint32_t burst[2];     /* of which the next ones are lost, too */
+	uint64_t burst_until[2]; /* but not later: what TCP repeats ever more rarely would all be lost */
 	uint32_t small;        /* packets from the server whose window is made small */
 	uint64_t closed_until; /* the window is zero until then */
 	uint32_t next[2];      /* sequence number after the last byte, by the side that sent it */
@@ -504,8 +505,12 @@ static void impair(uint16_t port, enum side from, struct segment *segment, uint3
 		probe(port, connection, from, number);
 	/* A SYN that is lost costs a second, and tells nothing. */
 	if ((kinds >> kind_drop & 1) && !opening) {
-		if (!connection->burst[from] && !roll(port, from, number, 3, 28))
+		if (now() > connection->burst_until[from])
+			connection->burst[from] = 0;
+		if (!connection->burst[from] && !roll(port, from, number, 3, 28)) {
 			connection->burst[from] = 1 + roll(port, from, number, 4, 5);
+			connection->burst_until[from] = now() + 50 * (uint64_t)k_millisecond;
+		}
 		if (connection->burst[from]) {
 			connection->burst[from]--;
 			note(port, from, number, "drop %u", segment->length);
