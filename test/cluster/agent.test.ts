@@ -242,8 +242,8 @@ test("agents and controller are killed under load: no request fails, none goes o
   const marks = ["on-node-a", "on-node-b"];
   const before = marks.map((mark) => callers.tokensOf(mark).length);
   await cluster.kubectl("-n", "kloak-system", "delete", "pods", "--all", "--grace-period=0", "--force");
-  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "daemonset/kloak-agent", "--timeout=60s");
-  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=60s");
+  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "daemonset/kloak-agent", "--timeout=120s");
+  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=120s");
   for (const [index, mark] of marks.entries()) {
     const start = before[index] ?? 0;
     await until(`more requests of ${mark}`, async () => callers.tokensOf(mark).length > start + 50);
@@ -280,7 +280,7 @@ test("leader ended, watches cut, API server restarted, under load: no admission 
       const asked = admitted;
       await cluster.kubectl("-n", "kloak-system", "delete", "pod", before);
       await until("another leader", async () => !["", before].includes(await leader()));
-      await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=60s");
+      await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=120s");
       await until("more admissions", async () => admitted > asked + 10);
     }
     await cluster.restartApiServer();

@@ -195,7 +195,7 @@ test("with no controller a cloaked namespace starts no pod; others, and Kloak's 
   assert.match(refused.stderr, /namespaces\.pods\.getkloak\.io/);
   await cluster.apply(pod("open", "late", tokenEnv));
   await cluster.kubectl("-n", "kloak-system", "scale", "deployment/kloak-controller", "--replicas=2");
-  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=60s");
+  await cluster.kubectl("-n", "kloak-system", "rollout", "status", "deployment/kloak-controller", "--timeout=120s");
   await until("the webhook", async () => (await cluster.tryApply(pod("cloaked", "late", tokenEnv))).status === 0);
 });
 
