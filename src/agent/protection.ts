@@ -83,8 +83,9 @@ export class Protection {
     // The interpreter of a program (ld.so) is held like it, just after it: what is known of the program stays.
     if (files.length === 1 && own.tls === "none") return "known";
     this.#judge(pid, basename(name), files);
-    // What there is to say of a program is said for each process; the others need not be asked about.
-    return files.some(({ tls }) => tls === "unknown") ? "ask-again" : "known";
+    // What there is to say of a program is said for each process. And a library may be another at the next exec, while
+    // the kernel would only see that the program is the same.
+    return files.some((file) => file.tls === "unknown" || (file !== own && file.heard)) ? "ask-again" : "known";
   }
 
   #needed(executable: string, pid: number): HookedFile[] {
