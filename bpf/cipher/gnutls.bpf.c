@@ -340,7 +340,7 @@ SEC("uprobe")
 int gnutls_chacha20_seal(struct pt_regs *ctx)
 {
 	__u32 workload = current_workload();
-	__u32 length = argument_2(ctx), sequence[2];
+	__u32 length = argument_2(ctx);
 	struct context_key name;
 	struct context *context;
 
@@ -353,10 +353,7 @@ int gnutls_chacha20_seal(struct pt_regs *ctx)
 	context->flags &= ~(context_has_nonce | context_has_aad);
 	if (!gnutls_is_header(context->aad + k_sequence, length))
 		return 0;
-	/* seal_begin wants the fixed part (RFC 7905 2), as other libraries have it. */
-	memcpy(sequence, context->aad, sizeof(sequence));
-	context->nonce.words[1] ^= sequence[0];
-	context->nonce.words[2] ^= sequence[1];
+	nonce_xor_number(&context->nonce, context->aad); /* seal_begin wants the fixed part */
 	if (gnutls_whole(&name, argument_4(ctx), length))
 		bpf_tail_call(ctx, &gnutls_next, 0);
 	return 0;

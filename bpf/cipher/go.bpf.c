@@ -225,14 +225,8 @@ static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *recor
 		return false;
 	memcpy(&record->key, &state[4], sizeof(record->key));
 	memcpy(&record->nonce, &state[13], sizeof(record->nonce));
-	if (record->version == tls_1_2) {
-		__u32 sequence[2];
-
-		/* seal_begin wants the fixed part (RFC 7905 2), as other libraries have it. */
-		memcpy(sequence, record->aad, sizeof(sequence));
-		record->nonce.words[1] ^= sequence[0];
-		record->nonce.words[2] ^= sequence[1];
-	}
+	if (record->version == tls_1_2)
+		nonce_xor_number(&record->nonce, record->aad); /* seal_begin wants the fixed part */
 	record->algorithm = cipher_chacha20_poly1305;
 	return true;
 }

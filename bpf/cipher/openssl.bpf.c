@@ -187,14 +187,8 @@ static __always_inline void openssl_bare(struct context *context, const void *aa
 {
 	if (bpf_probe_read_user(context->aad, k_tls12_aad, aad) || context->aad[9] != 3 || context->aad[10] != 3)
 		return;
-	if (context->algorithm == cipher_chacha20_poly1305) {
-		__u32 sequence[2];
-
-		/* seal_begin wants the fixed part (RFC 7905 2), as libssl has it. */
-		memcpy(sequence, context->aad, sizeof(sequence));
-		context->nonce.words[1] ^= sequence[0];
-		context->nonce.words[2] ^= sequence[1];
-	}
+	if (context->algorithm == cipher_chacha20_poly1305)
+		nonce_xor_number(&context->nonce, context->aad); /* seal_begin wants the fixed part, as libssl has it */
 	context->aad_length = k_tls12_aad;
 	context->version = tls_1_2;
 	context->flags |= context_has_aad | context_bare;

@@ -61,7 +61,7 @@ __noinline int placeholder_token(const struct sealing *sealing, __u32 which, str
 		return 0;
 	scan = &sealing->scan;
 	found = &scan->found[which];
-	longer = found->code & h1_code_percent;
+	longer = found->code == h1_code_percent ? k_h1_percent_bytes - k_marker_bytes : 0;
 	for (i = 0; i < k_token_bytes; i++) {
 		int c = -1;
 
@@ -176,13 +176,13 @@ static __always_inline void placeholder_place(struct placeholder *placeholder, c
 	placeholder->start = before;
 	placeholder->length = secret->length;
 	if (found->code == h1_code_percent) {
-		__u32 digit = found->marker + 7;
+		__u32 digit = found->marker + k_h1_percent_bytes - 1;
 
 		forget_range(digit);
 		placeholder->encoding = encoding_percent_upper;
 		if (digit < sizeof(scan->text) && (((const __u8 *)&scan->text)[digit] & 0x20))
 			placeholder->encoding = encoding_percent_lower;
-		placeholder->length += 2;
+		placeholder->length += k_h1_percent_bytes - k_marker_bytes;
 	}
 	if (found->code != h1_code_base64)
 		return;

@@ -207,13 +207,8 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 	sealing->nonce = context->nonce;
 	if (context->version == tls_1_2) {
 		sealing->type = context->aad[8];
-		if (context->algorithm == cipher_chacha20_poly1305) { /* RFC 7905 2: the fixed part XOR the number */
-			__u32 sequence[2];
-
-			memcpy(sequence, context->aad, sizeof(sequence));
-			sealing->nonce.words[1] ^= sequence[0];
-			sealing->nonce.words[2] ^= sequence[1];
-		}
+		if (context->algorithm == cipher_chacha20_poly1305)
+			nonce_xor_number(&sealing->nonce, context->aad);
 	}
 	memset(&sealing->aad, 0, sizeof(sealing->aad));
 	memcpy(&sealing->aad.text, context->aad, sizeof(context->aad));

@@ -25,6 +25,16 @@ struct nonce {
 	__u32 words[3];
 };
 
+/* ChaCha20-Poly1305 in TLS 1.2 (RFC 7905 2): the nonce from its fixed part and the record's number, or the other way. */
+static __always_inline void nonce_xor_number(struct nonce *nonce, const __u8 *number)
+{
+	__u32 words[2];
+
+	memcpy(words, number, sizeof(words));
+	nonce->words[1] ^= words[0];
+	nonce->words[2] ^= words[1];
+}
+
 /* A raw key; of a 16-byte key the first half. */
 struct raw_key {
 	__u32 words[8];

@@ -83,11 +83,13 @@ struct h1_parser {
 	struct dns_name host; /* as it stands there, but lower case */
 };
 
+enum { k_h1_percent_bytes = 8 }; /* of "kloak%3a" */
+
 /* How a marker is written, besides HTTP/2's Huffman code. */
 enum h1_code {
 	h1_code_none = 0,
 	h1_code_base64,
-	h1_code_percent, /* "kloak%3a", two bytes longer, in a target */
+	h1_code_percent, /* "kloak%3a", in a target */
 };
 
 /* A marker in a slot. Offsets are in the record, and negative where the thing began in an earlier one. */

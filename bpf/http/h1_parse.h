@@ -407,7 +407,7 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 		found->base64 = (__s32)scan->position - (__s32)length;
 		found->marker = (__s32)(length * 3 / 4) - k_marker_bytes;
 	} else {
-		found->marker = (__s32)scan->position - (code == h1_code_percent ? 8 : k_marker_bytes);
+		found->marker = (__s32)scan->position - (code == h1_code_percent ? k_h1_percent_bytes : k_marker_bytes);
 	}
 	if (parser->slot == slot_header) {
 		found->header.length = ((const __u8 *)parser->name)[k_header_name_max];

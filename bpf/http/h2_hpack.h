@@ -339,7 +339,9 @@ static __always_inline void h2_note_found(struct h1_parser *parser, struct h1_sc
 		found->base64 = end - (__s32)length;
 		found->marker = (__s32)(length * 3 / 4) - k_marker_bytes;
 	} else {
-		found->marker = end - (h2->huffman ? k_h2_marker_bits : code == h1_code_percent ? 8 : k_marker_bytes);
+		found->marker = end - (h2->huffman             ? k_h2_marker_bits :
+				       code == h1_code_percent ? k_h1_percent_bytes :
+								 k_marker_bytes);
 		h2->capturing = 1;
 	}
 	*(__u32 *)found->token = H1_WORD("kloa");

@@ -9,11 +9,6 @@ import { loadNative } from "../dataplane/native.ts";
 /** After the last change: one that follows soon would need the memory again. */
 const idleMs = 2000;
 
-/** What the addon offers to this file (native/memory.c). */
-interface MemoryAddon {
-  trimMemory(): void;
-}
-
 /** Collects, and gives back to the kernel what is free, once nothing has been noted for a while. */
 export class IdleMemory {
   #timer: NodeJS.Timeout | undefined;
@@ -33,7 +28,7 @@ export class IdleMemory {
 function trim(): void {
   // The usual collection keeps the pages that it has emptied for what comes next.
   collector()({ type: "major", execution: "sync", flavor: "last-resort" });
-  (loadNative() as unknown as MemoryAddon).trimMemory();
+  loadNative().trimMemory();
 }
 
 /** What `node --expose-gc` puts into every context, for who was started without. */

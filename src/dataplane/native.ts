@@ -91,6 +91,8 @@ export interface Native {
     offset: number,
     bytes: number,
   ): { readonly keys: Buffer; readonly column: Buffer };
+  /** Gives free memory, and what is not in use of the executable, back to the kernel. */
+  trimMemory(): void;
   mapPin(map: MapHandle, path: string): void;
   mapOpen(path: string, name: string): MapHandle;
   mapFreeze(map: MapHandle): void;

@@ -165,6 +165,19 @@ function sparse(name: string, { size, segments = [], sections = [] }: Shape): st
 const megabyte = 1 << 20;
 const load = 1;
 const note = 4;
+
+/** So many symbols, with 60 MB of strings for their names. */
+function symbolTable(count: number): Shape {
+  return {
+    size: 400 * megabyte,
+    segments: [{ type: load, size: megabyte }],
+    sections: [
+      { type: 2, offset: megabyte, size: count * 24, link: 1 },
+      { type: 3, offset: 200 * megabyte, size: 60 * megabyte },
+    ],
+  };
+}
+
 /** Bytes that may be read of each, whatever its size: what is loaded is searched for several texts up to a bound. */
 const shapes: readonly (readonly [what: string, shape: Shape, readMax: number, tls: string])[] = [
   [
@@ -186,32 +199,8 @@ const shapes: readonly (readonly [what: string, shape: Shape, readMax: number, t
     megabyte,
     "unknown",
   ],
-  [
-    "five million symbols",
-    {
-      size: 400 * megabyte,
-      segments: [{ type: load, size: megabyte }],
-      sections: [
-        { type: 2, offset: megabyte, size: 5_000_000 * 24, link: 1 },
-        { type: 3, offset: 200 * megabyte, size: 60 * megabyte },
-      ],
-    },
-    8 * megabyte,
-    "none",
-  ],
-  [
-    "64 MB of strings and four million symbols",
-    {
-      size: 400 * megabyte,
-      segments: [{ type: load, size: megabyte }],
-      sections: [
-        { type: 2, offset: megabyte, size: 4_000_000 * 24, link: 1 },
-        { type: 3, offset: 200 * megabyte, size: 60 * megabyte },
-      ],
-    },
-    200 * megabyte,
-    "none",
-  ],
+  ["five million symbols", symbolTable(5_000_000), 8 * megabyte, "none"],
+  ["64 MB of strings and four million symbols", symbolTable(4_000_000), 200 * megabyte, "none"],
   [
     "notes of no length",
     { size: megabyte, segments: Array.from({ length: 500 }, () => ({ type: note, size: 65_536, offset: 32_768 })) },

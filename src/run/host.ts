@@ -5,6 +5,7 @@ import { accessSync, constants, existsSync, readFileSync, statfsSync } from "nod
 import { release } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
+import { objectNames } from "../dataplane/index.ts";
 import { KloakError } from "../errors.ts";
 import { buildFile } from "./native.ts";
 import { searchPath } from "./program.ts";
@@ -78,9 +79,9 @@ const configOptions = [
 ] as const;
 
 const buildFiles = ["kloak.node", "kloak-launch", "kloak-gate"];
-const objects = ["wire", "cipher/openssl", "process", "hook", "ledger"].map((name) => `bpf/${name}.bpf.o`);
+const objects = [...objectNames, "hook", "ledger"].map((name) => `bpf/${name}.bpf.o`);
 
-/** Links for many uprobes at once (uprobe_multi). On 6.1 our programs load, but no request has been seen to pass. */
+/** Links for many uprobes at once (uprobe_multi). On 6.1 our programs load, but no request has been tried. */
 const oldestKernel = [6, 6] as const;
 
 export function readFacts(): HostFacts {

@@ -11,6 +11,7 @@ import { after, before, test } from "node:test";
 import { loadNative, projectRoot } from "../../src/dataplane/native.ts";
 import { counter } from "../../src/dataplane/types.gen.ts";
 import type { Namespace } from "../../src/lab/namespace.ts";
+import { until } from "../run/kloak.ts";
 import { header } from "../support/requests.ts";
 import { host, Site } from "./site.ts";
 
@@ -21,10 +22,7 @@ let workload: Namespace;
 let placeholder: string;
 
 before(async () => {
-  site = await Site.create();
-  await site.agent();
-  workload = await site.workload();
-  placeholder = await site.bind("KEY", value, workload);
+  ({ site, workload, placeholder } = await Site.protecting(value));
 });
 after(async () => {
   await site?.close();
@@ -79,7 +77,7 @@ def ask():
 ask(); print("one", flush=True); sys.stdin.readline(); ask(); ask()`;
   const argv = ["python3", "-c", program, site.authority.caFile, site.machine.ipv4.inside, String(site.port), host];
   const client = site.client(workload, argv, { KEY: placeholder });
-  await new Promise<void>((resolve) => client.child.stdout?.once("data", () => resolve()));
+  await until("the first answer", () => client.output.includes("one"));
   await between();
   client.line("");
   assert.equal(await client.ended, 0, client.errors);

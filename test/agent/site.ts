@@ -55,6 +55,19 @@ export class Site {
     return new Site(folder, mountBpffs(), machine, authority, server);
   }
 
+  /** With an agent, and a workload that may use a secret of this value. */
+  static async protecting(value: string): Promise<{ site: Site; workload: Namespace; placeholder: string }> {
+    const site = await Site.create();
+    try {
+      await site.agent();
+      const workload = await site.workload();
+      return { site, workload, placeholder: await site.bind("KEY", value, workload) };
+    } catch (error) {
+      await site.close();
+      throw error;
+    }
+  }
+
   get run(): string {
     return join(this.folder, "run");
   }

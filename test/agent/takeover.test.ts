@@ -19,10 +19,7 @@ let workload: Namespace;
 let placeholder: string;
 
 before(async () => {
-  site = await Site.create();
-  await site.agent();
-  workload = await site.workload();
-  placeholder = await site.bind("KEY", value, workload);
+  ({ site, workload, placeholder } = await Site.protecting(value));
 });
 after(() => site?.close());
 

@@ -1,10 +1,10 @@
 /* The kernel of a Debian package, unpacked outside of the tree. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
+import { cache as packageCache } from "../support/packages.ts";
 
-export const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-test", "kernels");
+export const cache = join(packageCache, "kernels");
 
 export interface Kernel {
   /** Such as `6.1.0-56-cloud-amd64`. */

@@ -1,7 +1,7 @@
 /**
  * npm run test:kernels -- [--only guest|host] [--write]
  * Loads every program, and runs the core suite, on Debian's 6.1 kernel in a virtual machine and on the running kernel.
- * --write: docs/verifier.md from what both say.
+ * --write: docs/verifier.md from what both say, if nothing failed.
  */
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 import { projectRoot } from "../../src/dataplane/native.ts";
 import { allowedShare, type Figure, share } from "./figures.ts";
 import { runInGuest } from "./guest.ts";
+import { debianPackages } from "../support/packages.ts";
 import { debianKernel } from "./kernel.ts";
 import { coreSuite, skipped } from "./suite.ts";
 import { type KernelFigures, page, table } from "./table.ts";
@@ -19,12 +20,12 @@ import { type KernelFigures, page, table } from "./table.ts";
 const { values } = parseArgs({ options: { only: { type: "string" }, write: { type: "boolean", default: false } } });
 
 const node = "sh scripts/node --disable-warning=ExperimentalWarning";
-const script = `set -u
+const scriptFor = (files: readonly string[]) => `set -u
 cd '${projectRoot}'
 ip link set lo up
 failed=0
 ${node} test/kernels/here.ts || failed=1
-for file in ${coreSuite.join(" ")}; do
+for file in ${files.join(" ")}; do
 	echo "-- $file"
 	${node} --test --test-reporter=spec --test-timeout=600000 --test-skip-pattern='${skipped}' $file || failed=1
 done
@@ -38,12 +39,19 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => st
 
 const runners: { readonly name: string; readonly release: string; readonly run: Runner }[] = [];
 if (values.only !== "host") {
+  debianPackages(["qemu-system-x86", "kmod"]);
   const kernel = debianKernel("linux-image-cloud-amd64");
   const name = `${kernel.release}, in a virtual machine under software emulation`;
   runners.push({
     name,
     release: kernel.release,
-    run: (print) => runInGuest({ kernel, script, print, signal: AbortSignal.any([stop.signal, deadline()]) }),
+    run: (print) =>
+      runInGuest({
+        kernel,
+        script: scriptFor(coreSuite.guest),
+        print,
+        signal: AbortSignal.any([stop.signal, deadline()]),
+      }),
   });
 }
 if (values.only !== "guest") runners.push({ name: `${release()}, the running one`, release: release(), run: runHere });
@@ -54,7 +62,10 @@ function deadline(): AbortSignal {
 }
 
 async function runHere(print: (line: string) => void): Promise<number> {
-  const child = spawn("sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], signal: stop.signal });
+  const child = spawn("sh", ["-c", scriptFor(coreSuite.host)], {
+    stdio: ["ignore", "pipe", "inherit"],
+    signal: stop.signal,
+  });
   const ended = new Promise<number>((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code) => resolve(code ?? 1));
@@ -80,6 +91,9 @@ for (const { name, release: kernel, run } of runners) {
     if (share(figure) > allowedShare)
       failures.push(`${kernel}: ${figure.program} is too near a limit (${JSON.stringify(figure)})`);
 }
-if (values.write) writeFileSync(join(projectRoot, "docs/verifier.md"), page(measured));
 for (const failure of failures) console.log(`FAILED ${failure}`);
+if (values.write && failures.length === 0 && values.only === undefined)
+  writeFileSync(join(projectRoot, "docs/verifier.md"), page(measured));
+else if (values.write)
+  console.log("docs/verifier.md stays as it is: it is written when all has passed on both kernels");
 process.exitCode = failures.length === 0 ? 0 : 1;

@@ -4,8 +4,6 @@
  * size. Needs root.
  */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { Agent, type ProtectedWorkload } from "../../src/agent/agent.ts";
@@ -16,6 +14,7 @@ import { createNamespace, type Namespace } from "../../src/lab/namespace.ts";
 import { makePlaceholder, SecretValue } from "../../src/placeholder/index.ts";
 import { parsePolicy } from "../../src/policy/policy.ts";
 import { count, timesIn } from "../support/requests.ts";
+import { protect, ToldClient } from "../support/told-client.ts";
 import { host, makeSecret, World } from "../support/world.ts";
 
 const listener = "raw 1.3";
@@ -76,47 +75,15 @@ for line in sys.stdin:
     print(word, "done", flush=True)
 `;
 
-class Client {
-  readonly #child: ChildProcess;
-  #said = "";
+function startClient(namespace: Namespace, placeholder: string): ToldClient {
+  const port = String(world.server.port(listener));
+  const python = ["/usr/bin/python3", "-c", program, world.namespace.ipv4.inside, port, host, placeholder];
+  return new ToldClient(namespace.within(python));
+}
 
-  constructor(namespace: Namespace, placeholder: string) {
-    const port = String(world.server.port(listener));
-    const [file = "", ...args] = namespace.within([
-      "/usr/bin/python3",
-      "-c",
-      program,
-      world.namespace.ipv4.inside,
-      port,
-      host,
-    ]);
-    this.#child = spawn(file, [...args, placeholder], { stdio: ["pipe", "pipe", "inherit"] });
-    this.#child.stdout?.on("data", (text: Buffer) => (this.#said += text.toString()));
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
-  }
-
-  async says(word: string): Promise<void> {
-    const ended = once(this.#child, "close").then(() => Promise.reject(new Error(`ended before it said ${word}`)));
-    ended.catch(() => undefined); // only while it is awaited does it matter
-    const { stdout } = this.#child;
-    while (!this.#said.includes(word)) await Promise.race([once(stdout as NodeJS.EventEmitter, "data"), ended]);
-    this.#said = "";
-  }
-
-  async does(order: string): Promise<void> {
-    this.#child.stdin?.write(`${order}\n`);
-    await this.says(`${order.split(" ")[0] ?? ""} done`);
-  }
-
-  async end(): Promise<void> {
-    if (this.#child.exitCode !== null) return;
-    const ended = once(this.#child, "close");
-    this.#child.stdin?.end();
-    await ended;
-  }
+/** Gives an order, and waits until it is carried out. */
+async function tell(client: ToldClient, text: string): Promise<void> {
+  await client.does(text, `${text.split(" ")[0] ?? ""} done`);
 }
 
 interface Scene {
@@ -125,7 +92,7 @@ interface Scene {
   readonly value: string;
   readonly placeholder: string;
   readonly records: AuditRecord[];
-  readonly start: (who: keyof typeof namespaces) => Promise<Client>;
+  readonly start: (who: keyof typeof namespaces) => Promise<ToldClient>;
 }
 
 async function withAgent(play: (scene: Scene) => Promise<void>): Promise<void> {
@@ -134,17 +101,9 @@ async function withAgent(play: (scene: Scene) => Promise<void>): Promise<void> {
   const records: AuditRecord[] = [];
   const dataplane = await openDataplane();
   const agent = await Agent.open({ dataplane, audit: (record) => records.push(record) });
-  const clients: Client[] = [];
+  const clients: ToldClient[] = [];
   try {
-    const protect = (namespace: Namespace): ProtectedWorkload => {
-      const workload = agent.addWorkload({
-        netns: namespace.path,
-        describe: (process) => ({ kind: "run", pid: process?.pid ?? null, command: process?.command ?? null }),
-      });
-      agent.attachInterface(workload, ifindexOf(namespace.hostInterface), { lease: true });
-      return workload;
-    };
-    const workloads = { flooder: protect(namespaces.flooder), other: protect(namespaces.other) };
+    const workloads = { flooder: protect(agent, namespaces.flooder), other: protect(agent, namespaces.other) };
     agent.bind({
       ...{
         name: "KEY",
@@ -155,8 +114,8 @@ async function withAgent(play: (scene: Scene) => Promise<void>): Promise<void> {
       policy: parsePolicy({ hosts: host }),
       workloads: [workloads.flooder.number, workloads.other.number],
     });
-    const start = async (who: keyof typeof namespaces): Promise<Client> => {
-      const client = new Client(namespaces[who], placeholder);
+    const start = async (who: keyof typeof namespaces): Promise<ToldClient> => {
+      const client = startClient(namespaces[who], placeholder);
       clients.push(client);
       await client.says("loaded");
       agent.hookProcess(client.pid);
@@ -177,9 +136,9 @@ async function served({ value, placeholder }: Scene, at = listener): Promise<[se
 }
 
 /** A connection with one request, and what the server has got of it. */
-async function visit(scene: Scene, client: Client, at = listener): Promise<[number, number]> {
-  if (at === http2) await client.does(`http2 ${world.server.port(http2)}`);
-  else for (const order of ["connect", "request"]) await client.does(order);
+async function visit(scene: Scene, client: ToldClient, at = listener): Promise<[number, number]> {
+  if (at === http2) await tell(client, `http2 ${world.server.port(http2)}`);
+  else for (const order of ["connect", "request"]) await tell(client, order);
   await client.end();
   return await served(scene, at);
 }
@@ -201,10 +160,10 @@ test("a workload floods: it is inert and told so, another goes on unharmed, and 
   await withAgent(async (scene) => {
     const { dataplane, workloads, records, start } = scene;
     const old = await start("other");
-    await old.does("connect");
-    await old.does("request");
+    await tell(old, "connect");
+    await tell(old, "request");
     const flooder = await start("flooder");
-    await flooder.does(`flood ${sizes.contexts / 2}`);
+    await tell(flooder, `flood ${sizes.contexts / 2}`);
     const { keysFull, contextsFull, sharesExceeded } = dataplane.counters();
     for (const [name, counted] of Object.entries({ keysFull, contextsFull, sharesExceeded }))
       assert.ok(counted > 0n, name);
@@ -216,7 +175,7 @@ test("a workload floods: it is inert and told so, another goes on unharmed, and 
     }
     assert.ok((used[table.keys] ?? 0) >= sizes.keys * 0.3, "the flood has filled its share");
     // Who was there before, and who comes now.
-    await old.does("request");
+    await tell(old, "request");
     await old.end();
     assert.deepEqual(await served(scene), [2, 0]);
     assert.deepEqual(await visit(scene, await start("other")), secret);
@@ -240,7 +199,7 @@ test("what is made and freed by requests and connections is neither lost nor cou
     const { dataplane, workloads, start } = scene;
     for (let i = 0; i < 3; i++) {
       const client = await start("other");
-      for (const order of ["connect", "request", "request"]) await client.does(order);
+      for (const order of ["connect", "request", "request"]) await tell(client, order);
       await client.end();
     }
     assert.deepEqual(await served(scene), [6, 0]);
@@ -262,8 +221,10 @@ test("a share that is all used: a connection is inert, a record says why, and th
         const at = name === "h2States" ? http2 : listener;
         const full = 1 << 20;
         const used = Array.from({ length: table.count }, (_, at) => (at === table[name] ? full : 0));
-        // The agent's own sweep counts anew now and then: only what happened without one is looked at.
-        for (let stood = false; !stood; ) {
+        const exceeded = dataplane.counters().sharesExceeded;
+        // The agent's own sweep counts anew every ten seconds: only what happened without one is looked at.
+        for (let stood = false, tries = 0; !stood; tries++) {
+          assert.ok(tries < 5, "five visits in a row met a sweep");
           dataplane.maps.shares.set(workloads.other.number, { used });
           records.splice(0);
           const outcome = await visit(scene, await start("other"), at);
@@ -273,14 +234,10 @@ test("a share that is all used: a connection is inert, a record says why, and th
         dataplane.drainEvents();
         const refused = records.filter(({ outcome }) => outcome === "refused");
         assert.ok((count(refused.map(({ reason }) => `${reason}`))["tables-full"] ?? 0) > 0, JSON.stringify(records));
-        assert.ok(dataplane.counters().sharesExceeded > 0n);
+        assert.ok(dataplane.counters().sharesExceeded > exceeded);
         dataplane.sweeper.sweep();
         assert.deepEqual(await visit(scene, await start("other"), at), secret);
       });
     }
   });
 });
-
-function ifindexOf(name: string): number {
-  return Number(readFileSync(`/sys/class/net/${name}/ifindex`, "utf8"));
-}

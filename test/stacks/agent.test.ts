@@ -3,9 +3,6 @@
  * hooks, a full table, a secret that has just been taken away. Needs root.
  */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { Agent } from "../../src/agent/agent.ts";
 import type { AuditRecord } from "../../src/audit/index.ts";
@@ -14,6 +11,7 @@ import { createNamespace } from "../../src/lab/namespace.ts";
 import { makePlaceholder, SecretValue } from "../../src/placeholder/index.ts";
 import { parsePolicy } from "../../src/policy/policy.ts";
 import { count, timesIn } from "../support/requests.ts";
+import { protect, ToldClient } from "../support/told-client.ts";
 import { host, makeSecret, World } from "../support/world.ts";
 
 const world = await World.create((certificates) => [
@@ -40,40 +38,10 @@ for line in sys.stdin:
     print("sent", flush=True)
 `;
 
-class Client {
-  readonly #child: ChildProcess;
-  #said = "";
-
-  constructor(listener: string, placeholder: string) {
-    const port = String(world.server.port(listener));
-    const [file = "", ...args] = client.within(["python3", "-c", program, world.namespace.ipv4.inside, port, host]);
-    this.#child = spawn(file, [...args, placeholder], { stdio: ["pipe", "pipe", "inherit"] });
-    this.#child.stdout?.on("data", (text: Buffer) => (this.#said += text.toString()));
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
-  }
-
-  async says(word: string): Promise<void> {
-    const ended = once(this.#child, "close").then(() => Promise.reject(new Error(`ended before it said ${word}`)));
-    ended.catch(() => undefined); // only while it is awaited does it matter
-    const { stdout } = this.#child;
-    while (!this.#said.includes(word)) await Promise.race([once(stdout as NodeJS.EventEmitter, "data"), ended]);
-    this.#said = "";
-  }
-
-  async go(word: string): Promise<void> {
-    this.#child.stdin?.write("\n");
-    await this.says(word);
-  }
-
-  async end(): Promise<void> {
-    if (this.#child.exitCode !== null) return;
-    const ended = once(this.#child, "close");
-    this.#child.stdin?.end();
-    await ended;
-  }
+function startClient(listener: string, placeholder: string): ToldClient {
+  const port = String(world.server.port(listener));
+  const python = ["python3", "-c", program, world.namespace.ipv4.inside, port, host, placeholder];
+  return new ToldClient(client.within(python));
 }
 
 interface Case {
@@ -102,14 +70,10 @@ for (const { name, reason, listener, bound = true, late = false, dataplane = {} 
       dataplane: await openDataplane(dataplane),
       audit: (record) => records.push(record),
     });
-    const speaker = new Client(listener, placeholder);
+    const speaker = startClient(listener, placeholder);
     try {
       await speaker.says("loaded");
-      const workload = agent.addWorkload({
-        netns: client.path,
-        describe: (process) => ({ kind: "run", pid: process?.pid ?? null, command: process?.command ?? null }),
-      });
-      agent.attachInterface(workload, ifindexOf(client.hostInterface), { lease: true });
+      const workload = protect(agent, client);
       const policy = parsePolicy({ hosts: host });
       const roots: string[] = [];
       agent.bind({
@@ -118,11 +82,11 @@ for (const { name, reason, listener, bound = true, late = false, dataplane = {} 
       });
       if (dataplane.entries !== undefined) {
         // One other key fills the table: its connection stays open.
-        const first = new Client(listener, "nothing");
+        const first = startClient(listener, "nothing");
         await first.says("loaded");
         agent.hookProcess(first.pid);
-        await first.go("up");
-        await first.go("sent");
+        await first.does("", "up");
+        await first.does("", "sent");
         await round(speaker, agent, late);
         await first.end();
       } else {
@@ -144,13 +108,9 @@ for (const { name, reason, listener, bound = true, late = false, dataplane = {} 
   });
 }
 
-async function round(speaker: Client, agent: Agent, late: boolean): Promise<void> {
+async function round(speaker: ToldClient, agent: Agent, late: boolean): Promise<void> {
   if (!late) agent.hookProcess(speaker.pid);
-  await speaker.go("up");
+  await speaker.does("", "up");
   if (late) agent.hookProcess(speaker.pid);
-  await speaker.go("sent");
-}
-
-function ifindexOf(name: string): number {
-  return Number(readFileSync(`/sys/class/net/${name}/ifindex`, "utf8"));
+  await speaker.does("", "sent");
 }

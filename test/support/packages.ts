@@ -1,4 +1,5 @@
-/* Packages of npm and PyPI for tests that need many or large ones: fetched once, outside of the tree. */
+/* Packages of npm, PyPI and Debian for tests that need many or large ones; of the first two outside of the tree. */
+import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -26,6 +27,36 @@ export function pythonPackages(name: string, requirements: string, python = "pyt
     runSync(join(output, "bin/pip"), ["install", "--quiet", "--requirement", requirements]);
   });
   return output;
+}
+
+/** Installs what is missing of these. @throws Error if apt-get cannot; it says why on standard error */
+export function debianPackages(names: readonly string[]): void {
+  const missing = names.filter((name) => !isInstalled(name));
+  if (missing.length === 0) return;
+  process.stderr.write(`installing with apt-get: ${missing.join(" ")}\n`);
+  const apt = (...args: readonly string[]) =>
+    execFileSync("apt-get", ["-q", "-y", "-o", "DPkg::Lock::Timeout=300", ...args], {
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+  try {
+    apt("install", "--no-install-recommends", ...missing);
+  } catch {
+    apt("update");
+    apt("install", "--no-install-recommends", ...missing);
+  }
+}
+
+function isInstalled(name: string): boolean {
+  try {
+    const status = execFileSync("dpkg-query", ["-W", "-f=${db:Status-Status}", name], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    return status === "installed";
+  } catch {
+    return false; // dpkg has never heard of it
+  }
 }
 
 /** Makes a folder anew unless what it was made from is still the same. */

