@@ -3,7 +3,7 @@
  * each follows all others, and has what they have. A replica that begins gets what the others kept.
  */
 import { lookup } from "node:dns/promises";
-import { Backoff, sleep } from "../kube/backoff.ts";
+import { sleep } from "../kube/backoff.ts";
 import { KubeClient } from "../kube/client.ts";
 import type { CertificateSource } from "../tls/certificate-source.ts";
 import { type Exchange, HttpError } from "../tls/server.ts";
@@ -38,6 +38,8 @@ export interface PeersOptions {
 const lookMs = 2000;
 const quietMs = 2000;
 const silenceMs = 10_000;
+/** Of an address where nobody answers: a replica that has gone leaves the name soon. */
+const retryMs = 2000;
 const certificateMs = 24 * 3600_000;
 
 export class Peers {
@@ -90,7 +92,6 @@ export class Peers {
   /** Until the replica at this address is another, or gone: then it is looked up again. */
   async #follow(address: string, signal: AbortSignal): Promise<void> {
     const { authority, certificates, port, serverName, warn } = this.#options;
-    const backoff = new Backoff(500, 5000);
     const [issuer, identity] = [authority(), certificates.identity];
     if (issuer === undefined || identity === undefined) return void this.#followed.delete(address);
     const own = await makePeerCertificate(issuer, validFor(certificateMs));
@@ -115,7 +116,7 @@ export class Peers {
       client.close();
       this.#nodes.delete(address);
       if (!isOurselves) {
-        await backoff.wait(signal);
+        await sleep(retryMs, signal);
         this.#followed.delete(address);
       }
     }
