@@ -17,9 +17,9 @@ __noinline int copy_end(struct sealing *sealing, __u64 text, __u32 version)
 	struct block *block;
 	__u32 last, i, apart;
 
-	if (!sealing || !sealing->length || sealing->length > k_text_max || sealing->type_at == k_type_hidden)
+	if (!sealing || !sealing->length || sealing->length > k_text_max || sealing->order.type_at == k_type_hidden)
 		return copy_hidden;
-	apart = sealing->type_at ? 1 : 0;
+	apart = sealing->order.type_at ? 1 : 0;
 	last = (sealing->length - 1) / k_block_bytes;
 	i = (sealing->length - 1) % k_block_bytes;
 	forget_range(last);
@@ -30,7 +30,7 @@ __noinline int copy_end(struct sealing *sealing, __u64 text, __u32 version)
 	block->words[1] = 0;
 	if (bpf_probe_read_user(block, i + 1 - apart, (void *)(text + last * k_block_bytes)))
 		return copy_unreadable;
-	if (apart && bpf_probe_read_user((__u8 *)block + i, 1, (void *)sealing->type_at))
+	if (apart && bpf_probe_read_user((__u8 *)block + i, 1, (void *)sealing->order.type_at))
 		return copy_unreadable;
 	if (version != tls_1_3)
 		return sealing->length;

@@ -14,8 +14,9 @@
 #include "../core.h"
 #include "../maps/contexts.h"
 #include "../maps/offers.h"
+#include "../maps/seal_steps.h"
 #include "../maps/workloads.h"
-#include "seal.h"
+#include "key.h"
 #include "stack.h"
 
 KLOAK_LICENSE;
@@ -137,56 +138,6 @@ int gnutls_offer(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Under a key that nobody heard. */
-static __always_inline void gnutls_missed(const struct offer *offer, struct sealing *sealing)
-{
-	struct context missed = {
-		.name.workload = offer->context.workload, .algorithm = cipher_unknown, .flags = context_keyless};
-
-	seal_overhear(&missed, sealing, offer->text, offer->length - (offer->type ? 1 : 0), stack_gnutls);
-}
-
-/*
- * Seals the record whose context is known now. A program of its own, which the others go on to: it is by far the longest,
- * and so it is verified once.
- */
-SEC("uprobe")
-int gnutls_seal(struct pt_regs *ctx)
-{
-	struct offer *offer = offer_find();
-	struct sealing *sealing = sealing_take();
-	struct context_key name;
-	struct context *context;
-	struct key_state *key;
-
-	stay_on_own_stack(ctx);
-	if (!offer)
-		return 0;
-	if (!sealing) {
-		count(counter_memory_unreadable);
-		return 0;
-	}
-	name = offer->context;
-	context = context_find(&name);
-	if (!context) {
-		gnutls_missed(offer, sealing);
-		return 0;
-	}
-	sealing->type_at = offer->type;
-	key = seal_begin(context, sealing, offer->text, offer->length, stack_gnutls);
-	if (key)
-		seal_end(key, sealing);
-	sealing->type_at = 0;
-	return 0;
-}
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(struct pt_regs *));
-} gnutls_next SEC(".maps") = {.values = {(void *)&gnutls_seal}};
-
 static __always_inline bool gnutls_hears(const struct context *context)
 {
 	return context->flags & context_keyed && !(context->flags & context_deaf);
@@ -199,20 +150,19 @@ static __always_inline bool gnutls_accept(const struct context_key *name, struct
 	__u64 nonce = offer->nonce;
 
 	offer->nonce = 0;
-	offer->context = *name;
-	if (!context)
-		return true;
-	if (!gnutls_hears(context))
-		return false;
-	if (bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)nonce)) {
-		count(counter_memory_unreadable);
-		return false;
+	if (context) {
+		if (!gnutls_hears(context))
+			return false;
+		if (bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)nonce)) {
+			count(counter_memory_unreadable);
+			return false;
+		}
+		context->version = tls_1_3;
+		context->aad_length = k_header;
+		memset(context->aad, 0, sizeof(context->aad));
+		memcpy(context->aad, offer->aad, k_header);
 	}
-	context->version = tls_1_3;
-	context->aad_length = k_header;
-	memset(context->aad, 0, sizeof(context->aad));
-	memcpy(context->aad, offer->aad, k_header);
-	return true;
+	return seal_order(name, offer->text, offer->length, offer->type, stack_gnutls, false);
 }
 
 static __always_inline struct offer *gnutls_offered(__u64 nonce)
@@ -234,7 +184,7 @@ int gnutls_gcm_nonce(struct pt_regs *ctx)
 		return 0;
 	name = gnutls_context(ctx, workload);
 	if (gnutls_accept(&name, offer))
-		bpf_tail_call(ctx, &gnutls_next, 0);
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }
 
@@ -245,23 +195,6 @@ static __always_inline bool gnutls_aad(struct context *context, __u64 aad, __u64
 		return false;
 	context->version = tls_1_2;
 	context->aad_length = k_aad_tls12;
-	return true;
-}
-
-/* A whole record of TLS 1.2. True: go on to seal it. */
-static __always_inline bool gnutls_whole(const struct context_key *name, __u64 text, __u32 length)
-{
-	struct offer *offer = offer_take();
-
-	if (!offer) {
-		count(counter_memory_unreadable);
-		return false;
-	}
-	offer->nonce = 0;
-	offer->context = *name;
-	offer->text = text;
-	offer->type = 0;
-	offer->length = length;
 	return true;
 }
 
@@ -286,8 +219,8 @@ int gnutls_gcm_seal(struct pt_regs *ctx)
 			!gnutls_is_header(context->aad + k_sequence, text.length) ||
 			bpf_probe_read_user(&context->nonce, k_nonce_bytes, (void *)argument_2(ctx))))
 		return 0;
-	if (gnutls_whole(&name, text.data, text.length))
-		bpf_tail_call(ctx, &gnutls_next, 0);
+	if (seal_order(&name, text.data, text.length, 0, stack_gnutls, false))
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }
 
@@ -306,7 +239,7 @@ int gnutls_chacha20_nonce(struct pt_regs *ctx)
 	offer = gnutls_offered(argument_2(ctx));
 	if (offer) {
 		if (gnutls_accept(&name, offer))
-			bpf_tail_call(ctx, &gnutls_next, 0);
+			bpf_tail_call(ctx, &seal_steps, seal_step_record);
 		return 0;
 	}
 	context = context_find(&name);
@@ -354,7 +287,7 @@ int gnutls_chacha20_seal(struct pt_regs *ctx)
 	if (!gnutls_is_header(context->aad + k_sequence, length))
 		return 0;
 	nonce_xor_number(&context->nonce, context->aad); /* seal_begin wants the fixed part */
-	if (gnutls_whole(&name, argument_4(ctx), length))
-		bpf_tail_call(ctx, &gnutls_next, 0);
+	if (seal_order(&name, argument_4(ctx), length, 0, stack_gnutls, false))
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }

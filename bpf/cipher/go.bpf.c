@@ -14,9 +14,10 @@
  */
 #include "../core.h"
 #include "../maps/contexts.h"
+#include "../maps/seal_steps.h"
 #include "../maps/workloads.h"
-#include "seal.h"
-#include "stack.h"
+#include "key.h"
+#include "report.h"
 
 KLOAK_LICENSE;
 
@@ -60,22 +61,16 @@ struct go_chacha_call {
 	struct go_slice aad;
 };
 
-struct go_text {
-	__u64 data;
-	__u64 length;
-};
-
 /* One call, whatever the cipher. */
 struct go_record {
+	__u64 text;
 	__u32 length; /* of the text */
 	__u8 algorithm;
 	__u8 version;
 	__u8 aad_length;
 	__u8 aad[k_aad_tls12];
-	__u8 _pad[4];
 	struct nonce nonce;
 	struct raw_key key;
-	__u32 _pad2;
 };
 
 /* The workload that calls; 0: none, or the call is about to be made once more. */
@@ -84,10 +79,9 @@ static __always_inline __u32 go_caller(struct pt_regs *ctx)
 	return ctx->eflags & (k_carry | k_zero) ? 0 : current_workload();
 }
 
-static __always_inline bool go_take_text(struct go_record *record, const struct go_slice *slice, struct go_text *text)
+static __always_inline bool go_take_text(struct go_record *record, const struct go_slice *slice)
 {
-	text->data = slice->data;
-	text->length = slice->length;
+	record->text = slice->data;
 	record->length = slice->length;
 	return slice->length && slice->length <= k_text_max;
 }
@@ -103,10 +97,9 @@ static __always_inline bool go_header_tls13(const __u8 *header, __u32 length)
 }
 
 /*
- * The kernel's context is named by the key: Go's own may lie where another lay before, or move.
- * Not inlined, like what reads the arguments: what they need of the stack is free again when the record is sealed.
+ * True: go on to seal it. The kernel's context is named by the key: Go's own may lie where another lay before, or move.
  */
-static __noinline struct context *go_context(const struct go_record *record, __u32 workload)
+static __noinline bool go_order(const struct go_record *record, __u32 workload)
 {
 	struct context_key name = {.address = (__u64)record->key.words[1] << 32 | record->key.words[0],
 				   .process = bpf_get_current_pid_tgid() >> 32,
@@ -122,34 +115,17 @@ static __noinline struct context *go_context(const struct go_record *record, __u
 
 		if (!context_remember(&name, &fresh)) {
 			report_no_context(workload, record->algorithm, stack_go);
-			return NULL;
+			return false;
 		}
 		context = context_find(&name);
 	}
 	if (!context || context->flags & context_deaf)
-		return NULL;
+		return false;
 	context->version = record->version;
 	context->nonce = record->nonce;
 	context->aad_length = record->aad_length;
 	memcpy(context->aad, record->aad, sizeof(context->aad));
-	return context;
-}
-
-static __always_inline void go_seal(struct context *context, const struct go_text *text)
-{
-	struct sealing *sealing;
-	struct key_state *key;
-
-	if (!context)
-		return;
-	sealing = sealing_take();
-	if (!sealing) {
-		count(counter_memory_unreadable);
-		return;
-	}
-	key = seal_begin(context, sealing, text->data, text->length, stack_go);
-	if (key)
-		seal_end(key, sealing);
+	return seal_order(&name, record->text, record->length, 0, stack_go, false);
 }
 
 /*
@@ -179,11 +155,11 @@ static __always_inline bool go_gcm_frame(struct go_record *record, const struct 
 	return true;
 }
 
-static __noinline bool go_gcm_read(__u64 arguments, struct go_record *record, struct go_text *text)
+static __noinline bool go_gcm_read(__u64 arguments, struct go_record *record)
 {
 	struct go_gcm_call call;
 
-	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_take_text(record, &call.text, text))
+	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_take_text(record, &call.text))
 		return false;
 	if (bpf_probe_read_user(&record->nonce, sizeof(record->nonce), (void *)call.counter) ||
 	    !go_gcm_frame(record, &call))
@@ -199,12 +175,12 @@ static __noinline bool go_gcm_read(__u64 arguments, struct go_record *record, st
 		       !bpf_probe_read_user(&record->key, 32, (void *)call.schedule.data);
 }
 
-static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *record, struct go_text *text)
+static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *record)
 {
 	__u32 state[k_chacha_state];
 	struct go_chacha_call call;
 
-	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_take_text(record, &call.text, text) ||
+	if (bpf_probe_read_user(&call, sizeof(call), (void *)arguments) || !go_take_text(record, &call.text) ||
 	    call.state.length != k_chacha_state)
 		return false;
 	if (call.aad.length == k_header) {
@@ -231,30 +207,15 @@ static __noinline bool go_chacha20_read(__u64 arguments, struct go_record *recor
 	return true;
 }
 
-static __noinline struct context *go_hear_gcm(__u64 arguments, __u32 workload, struct go_text *text)
-{
-	struct go_record record = {};
-
-	return go_gcm_read(arguments, &record, text) ? go_context(&record, workload) : NULL;
-}
-
-static __noinline struct context *go_hear_chacha20(__u64 arguments, __u32 workload, struct go_text *text)
-{
-	struct go_record record = {};
-
-	return go_chacha20_read(arguments, &record, text) ? go_context(&record, workload) : NULL;
-}
-
 /* gcmAesEnc */
 SEC("uprobe")
 int go_gcm_seal(struct pt_regs *ctx)
 {
 	__u32 workload = go_caller(ctx);
-	struct go_text text = {};
+	struct go_record record = {};
 
-	stay_on_own_stack(ctx);
-	if (workload)
-		go_seal(go_hear_gcm(ctx->rsp + k_arguments, workload, &text), &text);
+	if (workload && go_gcm_read(ctx->rsp + k_arguments, &record) && go_order(&record, workload))
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }
 
@@ -263,11 +224,10 @@ SEC("uprobe")
 int go_chacha20_seal(struct pt_regs *ctx)
 {
 	__u32 workload = go_caller(ctx);
-	struct go_text text = {};
+	struct go_record record = {};
 
-	stay_on_own_stack(ctx);
-	if (workload)
-		go_seal(go_hear_chacha20(ctx->rsp + k_arguments, workload, &text), &text);
+	if (workload && go_chacha20_read(ctx->rsp + k_arguments, &record) && go_order(&record, workload))
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }
 

@@ -3,13 +3,8 @@
 #pragma once
 
 #include "../core.h"
-#include "../crypto/aes.h"
-#include "../crypto/chacha20.h"
-#include "../crypto/ghash.h"
 #include "../maps/contexts.h"
 #include "../maps/events.h"
-#include "../maps/keys.h"
-#include "../maps/sealing.h"
 
 static __always_inline __u32 key_bytes(__u8 algorithm)
 {
@@ -32,69 +27,4 @@ static __always_inline void key_installed(struct context *context, const void *k
 		return;
 	}
 	context->flags = context_keyed;
-}
-
-/*
- * Proof 3 of four, first half: parse state belongs to the key by what it does, so that to install
- * it again, elsewhere, does not reset what has been said under it.
- */
-__noinline int key_make_name(struct context *context, struct sealing *sealing)
-{
-	const struct block zero = {};
-
-	if (!context || !sealing)
-		return -1;
-	if (context->algorithm == cipher_chacha20_poly1305) {
-		const struct nonce no_nonce = {};
-		struct chacha20_block stream = {}; /* see crypto/block.h */
-
-		chacha20_block(&context->key, &no_nonce, 0, &stream);
-		memcpy(context->name.id, stream.words, sizeof(context->name.id));
-	} else {
-		struct block h = {};
-
-		aes_expand(&sealing->aes, &context->key, key_bytes(context->algorithm));
-		aes_encrypt(&sealing->aes, &zero, &h);
-		memcpy(context->name.id, &h, sizeof(h));
-	}
-	context->flags |= context_named;
-	return 0;
-}
-
-/* Fills the entry of a new key. Its serial is set last: until then the others leave it alone. */
-__noinline int key_begin(struct key_state *key, const struct context *context, __u32 stack)
-{
-	if (!key || !context)
-		return -1;
-	key->algorithm = context->algorithm;
-	key->version = context->version;
-	key->stack = stack;
-	key->sealed = context->sealed;
-	key->first_nonce = context->first_nonce;
-	if (context->algorithm == cipher_chacha20_poly1305) {
-		key->chacha = context->key;
-	} else {
-		struct block h;
-
-		aes_expand(&key->aes, &context->key, key_bytes(context->algorithm));
-		memcpy(&h, context->name.id, sizeof(h));
-		ghash_init(&key->ghash, &h);
-	}
-	/* Random: nothing to share between the objects of several stacks, or to carry over an agent's restart. */
-	key->serial = (__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1;
-	return 0;
-}
-
-/* A TLS connection never seals two records at once. Who finds the key taken is a process that wants to confuse us. */
-static __always_inline bool key_take(struct key_state *key)
-{
-	if (__sync_val_compare_and_swap(&key->busy, 0, 1) == 0)
-		return true;
-	key->closed = reason_unproven_flow;
-	return false;
-}
-
-static __always_inline void key_release(struct key_state *key)
-{
-	__sync_lock_test_and_set(&key->busy, 0);
 }

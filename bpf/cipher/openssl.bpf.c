@@ -18,8 +18,10 @@
  */
 #include "../core.h"
 #include "../maps/contexts.h"
+#include "../maps/seal_steps.h"
 #include "../maps/workloads.h"
-#include "seal.h"
+#include "key.h"
+#include "report.h"
 #include "stack.h"
 
 KLOAK_LICENSE;
@@ -125,10 +127,9 @@ int openssl_cipher_init(struct pt_regs *ctx)
 
 /*
  * A context that does what only TLS does, and whose key nobody heard: it is older than the hooks, or was evicted. What it
- * seals cannot be patched; a placeholder in it gets its record. Not inlined: what it needs of the stack is free again when
- * a record is sealed.
+ * seals cannot be patched; a placeholder in it gets its record.
  */
-static __noinline void openssl_missed(const struct context_key *key, __u8 version)
+static __always_inline void openssl_missed(const struct context_key *key, __u8 version)
 {
 	struct context missed = {.name.workload = key->workload,
 				 .algorithm = cipher_unknown,
@@ -214,35 +215,23 @@ static __always_inline void openssl_header(struct context *context, const void *
 	context->flags |= context_has_aad;
 }
 
-/* One record. room: TLS 1.2 passes the room for the explicit nonce and the tag too. */
-static __always_inline void openssl_seal(struct context *context, __u64 text, int room)
+/* One record. room: TLS 1.2 passes the room for the explicit nonce and the tag too. True: go on to seal it. */
+static __always_inline bool openssl_seal(const struct context_key *name, const struct context *context, __u64 text,
+					 int room)
 {
 	bool bare = context->flags & context_bare;
 	bool gcm12 = context->version == tls_1_2 && context->algorithm != cipher_chacha20_poly1305 && !bare;
-	struct sealing *sealing = sealing_take();
-	struct key_state *key;
 	int length = room;
 
-	if (!sealing) {
-		count(counter_memory_unreadable);
-		return;
-	}
 	if (context->version == tls_1_2 && !bare)
 		length -= k_tag_bytes + (gcm12 ? k_gcm_explicit : 0);
 	if (length <= 0 || length > k_text_max)
-		return;
-	key = seal_begin(context, sealing, text + (gcm12 ? k_gcm_explicit : 0), length, stack_openssl);
-	if (!key)
-		return;
-	if (!gcm12) {
-		seal_end(key, sealing);
-		return;
-	}
-	sealing->waiting = 1;
-	key_release(key);
+		return false;
+	return seal_order(name, text + (gcm12 ? k_gcm_explicit : 0), length, 0, stack_openssl, gcm12);
 }
 
-static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, __u64 out, __u64 in, int length)
+/* True: go on to seal the record that is in order. */
+static __always_inline bool openssl_update(struct pt_regs *ctx, __u32 workload, __u64 out, __u64 in, int length)
 {
 	struct context_key key = openssl_context(ctx, workload);
 	struct context *context = context_find(&key);
@@ -252,29 +241,24 @@ static __always_inline void openssl_update(struct pt_regs *ctx, __u32 workload, 
 		if (!out && length == k_tls13_header && !bpf_probe_read_user(header, sizeof(header), (void *)in) &&
 		    openssl_is_header(header))
 			openssl_missed(&key, tls_1_3);
-		return;
+		return false;
 	}
 	if (context->flags & context_opens)
-		return;
-	if (context->algorithm == cipher_unknown) {
-		struct sealing *sealing = out && length > 0 ? sealing_take() : NULL;
-
-		if (sealing)
-			seal_overhear(context, sealing, in, length, stack_openssl);
-		return;
-	}
+		return false;
+	if (context->algorithm == cipher_unknown)
+		return out && length > 0 && seal_order(&key, in, length, 0, stack_openssl, false);
 	if (!(context->flags & context_keyed) || context->flags & context_deaf)
-		return;
+		return false;
 	if (!out) {
 		openssl_header(context, (void *)in, length);
-		return;
+		return false;
 	}
 	if (!(context->flags & context_has_aad))
-		return;
+		return false;
 	context->flags &= context->version == tls_1_3 || context->flags & context_bare ?
 				  ~(context_has_aad | context_has_nonce) :
 				  ~context_has_aad;
-	openssl_seal(context, in, length);
+	return openssl_seal(&key, context, in, length);
 }
 
 /* EVP_CipherUpdate(ctx, out, outl, in, inl) */
@@ -283,9 +267,8 @@ int openssl_cipher_update(struct pt_regs *ctx)
 {
 	__u32 workload = current_workload();
 
-	stay_on_own_stack(ctx);
-	if (workload)
-		openssl_update(ctx, workload, argument_2(ctx), argument_4(ctx), argument_5(ctx));
+	if (workload && openssl_update(ctx, workload, argument_2(ctx), argument_4(ctx), argument_5(ctx)))
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }
 
@@ -295,9 +278,9 @@ int openssl_cipher(struct pt_regs *ctx)
 {
 	__u32 workload = current_workload();
 
-	stay_on_own_stack(ctx);
-	if (workload && argument_2(ctx))
-		openssl_update(ctx, workload, argument_2(ctx), argument_3(ctx), (int)argument_4(ctx));
+	if (workload && argument_2(ctx) &&
+	    openssl_update(ctx, workload, argument_2(ctx), argument_3(ctx), (int)argument_4(ctx)))
+		bpf_tail_call(ctx, &seal_steps, seal_step_record);
 	return 0;
 }
 
@@ -309,11 +292,8 @@ SEC("uprobe")
 int openssl_bio_write(struct pt_regs *ctx)
 {
 	struct sealing *sealing = sealing_find();
-	struct key_state *key;
-	struct key_name name;
 	__u8 head[k_tls13_header + k_gcm_explicit];
 
-	stay_on_own_stack(ctx);
 	if (!sealing || !sealing->waiting)
 		return 0;
 	sealing->waiting = 0;
@@ -322,10 +302,7 @@ int openssl_bio_write(struct pt_regs *ctx)
 	if (head[0] != sealing->type || (head[3] << 8 | head[4]) != (int)sealing->length + k_gcm_explicit + k_tag_bytes)
 		return 0;
 	memcpy(&sealing->nonce.words[1], head + k_tls13_header, k_gcm_explicit);
-	name = sealing->key;
-	key = key_find(&name);
-	if (key && key->serial == sealing->serial && key_take(key))
-		seal_end(key, sealing);
+	bpf_tail_call(ctx, &seal_steps, seal_step_finish);
 	return 0;
 }
 

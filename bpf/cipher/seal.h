@@ -11,12 +11,10 @@
 #include "../maps/sealing.h"
 #include "copy.h"
 #include "encrypt.h"
-#include "key.h"
+#include "key_state.h"
 #include "parse.h"
 #include "publish.h"
 #include "report.h"
-
-enum { k_content_alert = 21, k_content_handshake = 22, k_content_application_data = 23 };
 
 /* The key_state of a context; NULL while it has none. A new one is made for application data. */
 static __noinline struct key_state *seal_key(struct context *context, struct sealing *sealing, __u32 stack)
@@ -88,7 +86,7 @@ __noinline int seal_listen(struct sealing *sealing, struct h1_parser *parser, __
 
 	if (!sealing || !parser || parser->state == h1_opaque)
 		return -1;
-	bytes = sealing->length - (sealing->type_at ? 1 : 0);
+	bytes = sealing->length - (sealing->order.type_at ? 1 : 0);
 	if (bytes > k_listen_max)
 		bytes = k_listen_max;
 	if (bpf_probe_read_user(&sealing->scan.text, bytes, (void *)text))
@@ -160,8 +158,9 @@ unreadable:
 	return -1;
 }
 
-static __always_inline void seal_reset(const struct context *context, struct sealing *sealing, __u32 stack)
+static __always_inline void seal_reset(struct sealing *sealing, __u8 algorithm, __u8 version)
 {
+	sealing->length = sealing->order.length;
 	sealing->waiting = 0;
 	sealing->flags = 0;
 	sealing->refused = 0;
@@ -170,39 +169,39 @@ static __always_inline void seal_reset(const struct context *context, struct sea
 	sealing->patch.keeps = 0;
 	sealing->patch.protocol = protocol_http_1;
 	sealing->patch.host = 0;
-	sealing->patch.workload = context->name.workload;
-	sealing->patch.algorithm = context->algorithm;
-	sealing->patch.version = context->version;
-	sealing->patch.stack = stack;
-	sealing->key.workload = context->name.workload;
+	sealing->patch.workload = sealing->order.context.workload;
+	sealing->patch.algorithm = algorithm;
+	sealing->patch.version = version;
+	sealing->patch.stack = sealing->order.stack;
+	sealing->key.workload = sealing->order.context.workload;
 }
 
 /* A record under no key that could serve. */
-static __always_inline void seal_without_key(struct sealing *sealing, __u64 text, __u32 reason)
+static __always_inline void seal_without_key(struct sealing *sealing, __u32 reason)
 {
 	sealing->refused = 0;
 	memset(&sealing->overheard, 0, sizeof(sealing->overheard));
-	seal_listen(sealing, &sealing->overheard, text, reason);
+	seal_listen(sealing, &sealing->overheard, sealing->order.text, reason);
 }
 
-/* A record of a cipher that cannot be patched, or under a key that was missed. */
-static __always_inline void seal_overhear(const struct context *context, struct sealing *sealing, __u64 text,
-					  __u32 length, __u32 stack)
+/* A record of a cipher that cannot be patched, or under a key that was missed; context may be NULL. */
+static __always_inline void seal_overhear(const struct context *context, struct sealing *sealing)
 {
-	seal_reset(context, sealing, stack);
-	sealing->length = length;
-	seal_without_key(sealing, text, context->flags & context_keyless ? reason_unknown_key : reason_unknown_cipher);
+	bool keyless = !context || context->flags & context_keyless;
+
+	seal_reset(sealing, cipher_unknown, context ? context->version : tls_unknown);
+	seal_without_key(sealing, keyless ? reason_unknown_key : reason_unknown_cipher);
 }
 
-/* text, length: of the plaintext, in TLS 1.3 with inner type and padding. Returns the taken key if seal_end is to follow. */
-static __always_inline struct key_state *seal_begin(struct context *context, struct sealing *sealing, __u64 text,
-						    __u32 length, __u32 stack)
+/* Returns the taken key if seal_end is to follow. */
+static __always_inline struct key_state *seal_begin(struct context *context, struct sealing *sealing)
 {
+	__u32 length = sealing->order.length, stack = sealing->order.stack;
+	__u64 text = sealing->order.text;
 	struct key_state *key;
 	int content;
 
-	seal_reset(context, sealing, stack);
-	sealing->length = length;
+	seal_reset(sealing, context->algorithm, context->version);
 	sealing->blocks = (length + k_block_bytes - 1) / k_block_bytes;
 	sealing->nonce = context->nonce;
 	if (context->version == tls_1_2) {
@@ -216,7 +215,7 @@ static __always_inline struct key_state *seal_begin(struct context *context, str
 	content = copy_end(sealing, text, context->version);
 	key = seal_key(context, sealing, stack);
 	if (!key && sealing->refused)
-		seal_without_key(sealing, text, reason_tables_full);
+		seal_without_key(sealing, reason_tables_full);
 	if (!key || !key_take(key))
 		return NULL;
 	key->used_ns = bpf_ktime_get_ns();

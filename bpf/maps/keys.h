@@ -70,3 +70,17 @@ static __always_inline void key_forget(const struct key_name *name)
 	if (!bpf_map_delete_elem(&keys, name))
 		share_give(name->workload, table_keys, 1);
 }
+
+/* A TLS connection never seals two records at once. Who finds the key taken is a process that wants to confuse us. */
+static __always_inline bool key_take(struct key_state *key)
+{
+	if (__sync_val_compare_and_swap(&key->busy, 0, 1) == 0)
+		return true;
+	key->closed = reason_unproven_flow;
+	return false;
+}
+
+static __always_inline void key_release(struct key_state *key)
+{
+	__sync_lock_test_and_set(&key->busy, 0);
+}

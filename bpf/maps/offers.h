@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * A record that the running thread has been told to seal, perhaps by a call that does not say under which key: the next
- * call, by which the key's owner is given that record's nonce, does. Storage of the task, for the reason that sealings are.
+ * A record that the running thread has been told to seal by a call that does not say under which key: the next call, by
+ * which the key's owner is given that record's nonce, does. Storage of the task, for the reason that sealings are.
  */
 #pragma once
 
 #include "../core.h"
-#include "contexts.h"
 
 struct offer {
-	struct context_key context; /* under which it is sealed, when that is known */
 	__u64 nonce;  /* where it stands; 0: nothing is offered */
 	__u64 text;
 	__u64 type;   /* where the inner type stands, if apart from the text */

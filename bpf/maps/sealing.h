@@ -10,16 +10,28 @@
 #include "../crypto/poly1305.h"
 #include "../http/h1.h"
 #include "../types/record.h"
+#include "contexts.h"
 
 /* Apart from the text there is padding too: what stands in the last block is not looked for. */
 #define k_type_hidden (~0ull)
 
+/* What the program of a stack has found out about a record. */
+struct seal_order {
+	struct context_key context;
+	__u64 text;
+	__u64 type_at;     /* where the inner type stands if not behind the text, or k_type_hidden; 0: there */
+	__u32 length;      /* of the text, in TLS 1.3 with inner type and padding */
+	__u8 stack;        /* enum tls_stack */
+	__u8 nonce_later;  /* TLS 1.2 GCM of a library that makes the explicit nonce as it seals */
+	__u8 _pad[2];
+};
+
 struct sealing {
+	struct seal_order order;
 	__u64 serial; /* of the key's state */
 	struct key_name key;
 	struct aes_key aes; /* scratch of context_name */
 	struct dns_name name;     /* scratch of request_host */
-	__u64 type_at;            /* where the inner type stands if not behind the text, or k_type_hidden; 0: there */
 	__u64 host;               /* hash of the request's Host, without port */
 	__u64 host_suffix;        /* and of what follows its first dot; 0: no dot */
 	__u8 candidate[64];       /* scratch of placeholder_find: text that may be a placeholder's */

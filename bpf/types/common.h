@@ -24,6 +24,8 @@ enum cipher_algorithm {
 	cipher_unknown = 255, /* a TLS cipher that the data plane cannot patch */
 };
 
+enum { k_content_alert = 21, k_content_handshake = 22, k_content_application_data = 23 }; /* RFC 8446 5.1 */
+
 enum tls_version { tls_unknown = 0, tls_1_2 = 2, tls_1_3 = 3 };
 
 enum tls_stack { stack_unknown = 0, stack_openssl = 1, stack_go = 2, stack_gnutls = 3 };

@@ -17,7 +17,7 @@ test("types.gen.ts is what the headers of bpf/ say", () => {
   );
 });
 
-for (const name of ["wire", "process", "cipher/openssl", "cipher/go"])
+for (const name of ["wire", "process", "cipher/seal", "cipher/openssl", "cipher/go"])
   test(`object ${name} was compiled from the headers that the codecs were generated from`, async () => {
     const path = join(projectRoot, `build/bpf/${name}.bpf.o`);
     assert.ok(existsSync(path), `${path} is missing: run \`npm run build\``);

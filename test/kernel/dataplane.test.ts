@@ -20,7 +20,10 @@ const ofCode = (code: string, pattern: RegExp) => (error: unknown) =>
 
 test("all objects load, and a map of one name is one map", async () => {
   await using dataplane = await openDataplane();
-  assert.deepEqual([...dataplane.objects.keys()], ["wire", "cipher/openssl", "cipher/go", "cipher/gnutls", "process"]);
+  assert.deepEqual(
+    [...dataplane.objects.keys()],
+    ["wire", "cipher/seal", "cipher/openssl", "cipher/go", "cipher/gnutls", "process"],
+  );
   const ids = (name: string) =>
     [...dataplane.objects.values()]
       .filter((object) => object.mapNames.includes(name))
