@@ -33,6 +33,9 @@ function dialogue(steps: readonly Step[]): Promise<Dialogue> {
 const run = `${kloakFile} run --`;
 const ctrl = { c: "\u0003", z: "\u001a", d: "\u0004", backslash: "\u001c" };
 
+/** Until bash has heard that the job goes on, `wait` returns at once and says that it is stopped (128 + SIGSTOP). */
+const awaitContinued = "status=147; while [ $status = 147 ]; do wait %1; status=$?; done;";
+
 const cases: readonly { name: string; steps: readonly Step[] }[] = [
   {
     name: "Ctrl-C ends the command and gives 130",
@@ -73,7 +76,7 @@ const cases: readonly { name: string; steps: readonly Step[] }[] = [
         send: `KEY=0123456789abcdefghij ${kloakFile} run --secret KEY@a.test -- sh -c 'echo u''p; sleep 300'\n`,
       },
       { expect: "up\r\n", running: "sleep 300", send: ctrl.z },
-      { expect: "Stopped", send: "/bin/echo still-$((1+1)); kill %1; wait %1; echo ended-$?\n" },
+      { expect: "Stopped", send: `/bin/echo still-$((1+1)); kill %1; ${awaitContinued} echo ended-$status\n` },
       { expect: "still-2\r\n" },
       { expect: "ended-143\r\n" },
     ],
