@@ -129,8 +129,8 @@ for (const where of ["another workload", "the host"] as const) {
   });
 }
 
-test("D14: multipath TCP, fast open, a bound device, a mapped address, a tiny window", async () => {
-  const ways = ["multipath", "fast_open", "bound", "mapped", "small"];
+test("D14: multipath TCP, fast open, a bound device, a mapped address, a tiny window, io_uring, MACVLAN", async () => {
+  const ways = ["multipath", "fast_open", "bound", "mapped", "small", "ring", "macvlan"];
   const values = ways.map(() => makeSecret(51));
   const outcome = await world.kloak({
     secrets: Object.fromEntries(ways.map((way, at) => [`WAY_${way}`, { value: values[at] ?? "", hosts: host }])),
@@ -144,4 +144,6 @@ test("D14: multipath TCP, fast open, a bound device, a mapped address, a tiny wi
     ways.flatMap((way, at) => Array.from({ length: 2 }, () => `/${way} Bearer ${values[at]}`)),
     JSON.stringify(audited(outcome.audit)),
   );
+  // IP_TRANSPARENT, with an address that is not the workload's: nothing of it leaves the host.
+  assert.equal(outcome.stdout, "from another's address: nothing comes back\n");
 });
