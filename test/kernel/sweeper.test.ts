@@ -119,7 +119,7 @@ const keyCases: readonly [name: string, flow: Partial<Flow> | undefined, usedNs:
 ];
 
 test("a key goes when its flow has ended, or when it is idle, and its HTTP/2 state with it", async (context) => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   const state = Buffer.alloc(mapTypes.h2_states.value.bytes);
   for (const [index, [, flow, usedNs]] of keyCases.entries()) {
     const id = index + 1;
@@ -138,7 +138,7 @@ test("a key goes when its flow has ended, or when it is idle, and its HTTP/2 sta
 });
 
 test("the fingerprints of a key go with it when its flow has ended", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   const { fingerprints } = dataplane.maps;
   for (const id of [1, 2]) {
     addKey(dataplane, id, now);
@@ -151,7 +151,7 @@ test("the fingerprints of a key go with it when its flow has ended", async () =>
 });
 
 test("a context goes when it is idle, or when its process has ended", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   const sweeper = new Sweeper(dataplane.maps, (process) => process === 1);
   addContext(dataplane, 1n, now - SECOND);
   addContext(dataplane, 2n, now - sweepLimits.idleKey - SECOND);
@@ -162,14 +162,14 @@ test("a context goes when it is idle, or when its process has ended", async () =
 });
 
 test("whether a process has ended is asked of this host", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   addContext(dataplane, 1n, now - SECOND, process.pid);
   addContext(dataplane, 2n, now - SECOND, 0x7fff_ffff);
   assert.deepEqual(dataplane.sweeper.sweep(now), { ...none, contexts: 1 });
 });
 
 test("old fingerprints and patches go, and chunks that belong to no patch", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   for (const [index, age] of [SECOND, sweepLimits.patch + SECOND].entries()) addRecord(dataplane, index, now - age);
   assert.deepEqual(dataplane.sweeper.sweep(now), { ...none, fingerprints: 1, patches: 1 });
   // A chunk may have come a moment before its patch: it goes only with the next sweep.
@@ -205,7 +205,7 @@ const share = (entries: number) => ({
 });
 
 test("every sweep counts anew what each workload has of each table", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   const { shares } = dataplane.maps;
   shares.set(5, { used: counts.map(() => -3) }); // what it had has gone, and more has been counted than that
   fill(dataplane);
@@ -214,7 +214,7 @@ test("every sweep counts anew what each workload has of each table", async () =>
 });
 
 test("what a workload leaves goes at once, and no other's", async () => {
-  await using dataplane = await openDataplane({ objects: ["wire", "cipher/openssl"] });
+  await using dataplane = await openDataplane({ objects: ["wire", "cipher/seal", "cipher/openssl"] });
   fill(dataplane);
   dataplane.sweeper.forget(2);
   assert.deepEqual(dataplane.sweeper.sweep(0n), { ...none, h2States: 2 });

@@ -20,15 +20,17 @@ import { type KernelFigures, page, table } from "./table.ts";
 const { values } = parseArgs({ options: { only: { type: "string" }, write: { type: "boolean", default: false } } });
 
 const node = "sh scripts/node --disable-warning=ExperimentalWarning";
-const scriptFor = (files: readonly string[]) => `set -u
+const script = `set -u
 cd '${projectRoot}'
 ip link set lo up
 failed=0
 ${node} test/kernels/here.ts || failed=1
-for file in ${files.join(" ")}; do
-	echo "-- $file"
-	${node} --test --test-reporter=spec --test-timeout=600000 --test-skip-pattern='${skipped}' $file || failed=1
-done
+run() {
+	echo "-- $1"
+	${node} --test --test-reporter=spec --test-timeout=600000 --test-skip-pattern='${skipped}' --test-name-pattern="$2" "$1" ||
+		failed=1
+}
+${coreSuite.map(({ file, only }) => `run ${file} '${only ?? "."}'`).join("\n")}
 exit $failed
 `;
 
@@ -45,13 +47,7 @@ if (values.only !== "host") {
   runners.push({
     name,
     release: kernel.release,
-    run: (print) =>
-      runInGuest({
-        kernel,
-        script: scriptFor(coreSuite.guest),
-        print,
-        signal: AbortSignal.any([stop.signal, deadline()]),
-      }),
+    run: (print) => runInGuest({ kernel, script, print, signal: AbortSignal.any([stop.signal, deadline()]) }),
   });
 }
 if (values.only !== "guest") runners.push({ name: `${release()}, the running one`, release: release(), run: runHere });
@@ -62,7 +58,7 @@ function deadline(): AbortSignal {
 }
 
 async function runHere(print: (line: string) => void): Promise<number> {
-  const child = spawn("sh", ["-c", scriptFor(coreSuite.host)], {
+  const child = spawn("sh", ["-c", script], {
     stdio: ["ignore", "pipe", "inherit"],
     signal: stop.signal,
   });
