@@ -21,6 +21,7 @@ const { values } = parseArgs({ options: { only: { type: "string" }, write: { typ
 
 const node = "sh scripts/node --disable-warning=ExperimentalWarning";
 const script = `set -u
+export NO_COLOR=1
 cd '${projectRoot}'
 ip link set lo up
 failed=0
@@ -31,6 +32,7 @@ run() {
 		failed=1
 }
 ${coreSuite.map(({ file, only }) => `run ${file} '${only ?? "."}'`).join("\n")}
+[ $failed = 0 ] || dmesg | grep -iE 'segfault|traps:|out of memory|oops|bug:' || true
 exit $failed
 `;
 

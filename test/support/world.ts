@@ -35,6 +35,8 @@ export interface KloakPlan {
   readonly command: readonly string[];
   readonly options?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Files of the project that kloak is to find others in the place of. */
+  readonly instead?: Readonly<Record<string, string>>;
   /** Standard input; null keeps it open. */
   readonly input?: string | null;
   /** Default 120 s: a deadline for a hang, nothing that is measured. */
@@ -135,7 +137,8 @@ export class World {
     writeFileSync(config, JSON.stringify({ secrets })); // YAML, as all JSON is
     const trust = plan.options?.includes("--ca") ? [] : ["--ca", this.authority.caFile];
     const kloak = [join(root, "bin/kloak"), "run", "--config", config, "--audit", auditFile, ...trust];
-    const argv = withHostsFile(this.hostsFile, [...kloak, ...(plan.options ?? []), "--", ...plan.command]);
+    const run = [...kloak, ...(plan.options ?? []), "--", ...plan.command];
+    const argv = withHostsFile(this.hostsFile, withOthers(plan.instead ?? {}, run));
     return this.#spawn(argv, plan, auditFile);
   }
 
@@ -186,6 +189,17 @@ export class World {
     await this.server.close();
     this.namespace.close();
   }
+}
+
+/** In a mount namespace that is already its own. */
+function withOthers(instead: Readonly<Record<string, string>>, argv: readonly string[]): readonly string[] {
+  return Object.entries(instead).reduce<readonly string[]>(
+    (inner, [place, file]) => [
+      ...["sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh"],
+      ...[file, join(root, place), ...inner],
+    ],
+    argv,
+  );
 }
 
 function readAudit(file: string): AuditRecord[] {

@@ -34,6 +34,8 @@ export interface RealOptions {
   readonly only?: number;
   /** Of the impairments. */
   readonly kinds: readonly string[];
+  /** A BPF object in the place of the wire's: with a mistake that is to be found. */
+  readonly wire?: string;
   readonly progress?: (tally: Tally) => void;
 }
 
@@ -201,6 +203,7 @@ async function oneRun({ world, way, box, folder, setting, plans, values, options
       ...[here("client.py"), world.authority.caFile, file("plan.json"), file("keys")],
     ],
     options: ["--user", "root", "--quiet"],
+    ...(options.wire === undefined ? {} : { instead: { "build/bpf/wire.bpf.o": options.wire } }),
     deadlineMs: 300_000,
   });
   between.stdin?.end();
