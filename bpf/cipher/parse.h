@@ -14,11 +14,12 @@ enum {
 	k_listen_max = 2048, /* bytes of a record that are searched when nothing can be replaced any more */
 };
 
-/* Of a record that lies wholly in a body only the two ends are looked at. */
-static __always_inline bool parse_needs_text(const struct h1_parser *parser, __u32 length)
+/* Of a record that lies wholly in a body only the two ends are looked at, unless a body is a slot. */
+static __always_inline bool parse_needs_text(const struct sealing *sealing, const struct h1_parser *parser)
 {
-	return (parser->state != h1_body && parser->state != h1_chunk_data && parser->state != h1_http2_data) ||
-	       parser->left <= length;
+	bool body = h1_is_body(parser->state) ? !sealing->scan.reads_bodies : parser->state == h1_http2_data;
+
+	return !body || parser->left <= sealing->length;
 }
 
 static __always_inline bool parse_is_http2(const struct h1_parser *parser)
@@ -58,8 +59,10 @@ __noinline int parse_text(struct sealing *sealing, struct h1_parser *parser, __u
 		return 0; /* parse_http2 reads on */
 	if (scan->position < scan->end && parser->state != h1_opaque)
 		parser->state = h1_lost;
-	h1_search_body(scan);
-	parse_decide(sealing, parser);
+	if (!scan->reads_bodies) {
+		h1_search_body(scan);
+		parse_decide(sealing, parser);
+	}
 	if (scan->found_lost && !sealing->refused)
 		sealing->refused = reason_tables_full;
 	return 0;

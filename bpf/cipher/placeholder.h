@@ -200,8 +200,6 @@ static __always_inline void placeholder_place(struct placeholder *placeholder, c
 /* The slot that allows it, or 0. */
 static __always_inline __u8 placeholder_slot(const struct secret *secret, const struct h1_found *found)
 {
-	if (found->slot == slot_body)
-		return 0; /* a body is searched only where its text happens to be at hand */
 	if (found->slot != slot_header)
 		return secret->slots & (found->slot | slot_any) ? found->slot : 0;
 	if ((secret->slots & (slot_header | slot_any)) && !found->forbidden)
@@ -247,7 +245,7 @@ static __always_inline int placeholder_edit(struct sealing *sealing, struct h1_p
 	__u8 slot = placeholder_slot(secret, found);
 	struct edit *edit;
 
-	if (found->slot != slot_body && (parser->state == h1_lost || !found->slot))
+	if (parser->state == h1_lost || !found->slot)
 		return reason_unparsable_request;
 	if (!slot)
 		return reason_slot_not_allowed;
@@ -298,7 +296,7 @@ __noinline int placeholder_decide(struct sealing *sealing, struct h1_parser *par
 		return placeholder_refuse(sealing, found, &placeholder, found->refused);
 	bytes = placeholder_token(sealing, which, &token);
 	if (bytes == 0 || (bytes < k_token_bytes && sealing->scan.position == sealing->scan.end &&
-			   (parser->state == h1_value || parser->state == h1_target)))
+			   (parser->state == h1_value || parser->state == h1_target || h1_is_body(parser->state))))
 		return placeholder_refuse(sealing, found, &placeholder, reason_split_over_records);
 	placeholder.secret = placeholder_look_up(&token, bytes);
 	if (!placeholder.secret) {

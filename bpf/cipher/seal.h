@@ -9,6 +9,7 @@
 #include "../maps/contexts.h"
 #include "../maps/keys.h"
 #include "../maps/sealing.h"
+#include "../maps/secrets.h"
 #include "copy.h"
 #include "encrypt.h"
 #include "key_state.h"
@@ -126,11 +127,12 @@ __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 t
 		seal_listen(sealing, &key->parser, text, key->closed);
 		return -1;
 	}
+	sealing->scan.reads_bodies = body_is_slot(sealing->order.context.workload);
 	if (sealing->type != k_content_application_data) {
 		if (copy_start(sealing, text, 0))
 			goto unreadable;
 	} else {
-		if (copy_start(sealing, text, parse_needs_text(&key->parser, sealing->length)))
+		if (copy_start(sealing, text, parse_needs_text(sealing, &key->parser)))
 			goto unreadable;
 		if (!sealing->complete) {
 			key->parser.left -= content;

@@ -78,7 +78,7 @@ struct h1_parser {
 	__u8 state; /* enum h1_state */
 	__u8 field; /* enum h1_field */
 	__u8 flags; /* enum h1_flag, several */
-	__u8 slot;  /* enum slot: header, path or query */
+	__u8 slot;  /* enum slot: header, path, query or body */
 	__u8 base64_bits; /* of the last character; with the next one's they make a byte */
 	struct dns_name host; /* as it stands there, but lower case */
 };
@@ -89,7 +89,7 @@ enum { k_h1_percent_bytes = 8 }; /* of "kloak%3a" */
 enum h1_code {
 	h1_code_none = 0,
 	h1_code_base64,
-	h1_code_percent, /* "kloak%3a", in a target */
+	h1_code_percent, /* "kloak%3a", in a target or a body */
 };
 
 /* A marker in a slot. Offsets are in the record, and negative where the thing began in an earlier one. */
@@ -100,13 +100,13 @@ struct h1_found {
 	__u8 code; /* enum h1_code */
 	__u8 slot; /* enum slot; 0 where the parser had lost its way */
 	__u8 forbidden;
-	__u8 is_huffman; /* from here on: HTTP/2 alone */
+	__u8 is_huffman; /* from here on: HTTP/2, but for `to` and `refused` in a body */
 	struct header_name header;
-	__u32 from; /* the string's bytes in this frame: all of the placeholder must lie there */
-	__u32 to; /* 0: HTTP/1.1, whose header blocks are in one piece */
+	__u32 from; /* the string's bytes in this frame, or the body's in this record: all of the placeholder must lie there */
+	__u32 to; /* 0: a header block of HTTP/1.1, which is in one piece */
 	__u16 entry; /* of the dynamic table, counted from 1, into which the field goes; 0: none */
 	__u8 token_bytes;
-	__u8 refused; /* enum reason: of the whole header block */
+	__u8 refused; /* enum reason: of the whole header block, or body */
 	__u8 token[k_token_bytes]; /* from the marker on, decoded */
 };
 
@@ -119,7 +119,8 @@ struct h1_scan {
 	__u8 skipped; /* a body has been passed over */
 	__u8 found_count;
 	__u8 found_lost; /* there were more than k_h1_found_max */
-	__u8 _pad[5];
+	__u8 reads_bodies; /* a body is a slot: markers in it are looked for */
+	__u8 _pad[4];
 	struct h1_found found[k_h1_found_max];
 	struct record_text text;
 };

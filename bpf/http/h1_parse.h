@@ -52,12 +52,21 @@ static __always_inline bool h1_is_percent_marker(const struct h1_parser *parser,
 	return (c | 0x20) == 'a' && (parser->window | 0x20) == K_H1_PERCENT_MARKER;
 }
 
-/* Eight bytes of a value or a target without an end, a marker, or a question mark: take them at once. */
+static __always_inline bool h1_is_body(__u8 state)
+{
+	return state == h1_body || state == h1_chunk_data;
+}
+
+/* Eight bytes of a value, a target or a body without an end, a marker, or a question mark: take them at once. */
 static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_scan *scan, __u32 at)
 {
+	bool body = h1_is_body(parser->state);
 	__u64 word;
 
-	if (parser->state == h1_value) {
+	if (body) {
+		if (parser->left <= 8)
+			return false;
+	} else if (parser->state == h1_value) {
 		if (parser->field != h1_field_plain &&
 		    (parser->field != h1_field_credentials || (parser->flags & h1_in_base64) || parser->length < 6))
 			return false;
@@ -70,14 +79,27 @@ static __always_inline bool h1_take_eight(struct h1_parser *parser, struct h1_sc
 	word = *(const __u64 *)((const __u8 *)&scan->text + at);
 	if (h1_any_marker(word, parser->window))
 		return false;
-	if (parser->state != h1_lost &&
-	    (h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) |
-	     (parser->state == h1_target ? h1_any_is(word, '?') | h1_any_percent_marker(word, parser->window) : 0)))
+	if ((body || parser->state == h1_target) && h1_any_percent_marker(word, parser->window))
 		return false;
+	if (!body && parser->state != h1_lost &&
+	    (h1_any_below(word, 0x21 - (parser->state == h1_value)) | h1_any_is(word, 0x7f) |
+	     (parser->state == h1_target ? h1_any_is(word, '?') : 0)))
+		return false;
+	if (body)
+		parser->left -= 8;
 	parser->window = bpf_be64_to_cpu(word);
 	parser->length += 8;
 	scan->position = at + 8;
 	return true;
+}
+
+/* Of a body no byte needs to be read: also where it is, that is only to find what may be replaced there. */
+static __always_inline void h1_pass_over(struct h1_scan *scan, __u32 at)
+{
+	if (scan->skipped)
+		return;
+	scan->skipped = 1;
+	scan->head_end = at;
 }
 
 static __always_inline void h1_skip(struct h1_parser *parser, struct h1_scan *scan, __u32 at)
@@ -86,10 +108,7 @@ static __always_inline void h1_skip(struct h1_parser *parser, struct h1_scan *sc
 
 	if (step > parser->left)
 		step = parser->left;
-	if (!scan->skipped) {
-		scan->skipped = 1;
-		scan->head_end = at;
-	}
+	h1_pass_over(scan, at);
 	parser->left -= step;
 	scan->position = at + step;
 	if (!parser->left)
@@ -347,9 +366,18 @@ static __always_inline void h1_end_block(struct h1_parser *parser, __u8 c)
 		return h1_lose(parser);
 	if (parser->flags & h1_is_tunnel)
 		return h1_enter(parser, h1_opaque);
+	parser->slot = slot_body;
 	if (chunked)
 		return h1_enter(parser, h1_chunk_size);
 	h1_enter(parser, parser->left ? h1_body : h1_idle);
+}
+
+static __always_inline void h1_read_body(struct h1_parser *parser, __u8 c)
+{
+	parser->window = parser->window << 8 | c;
+	parser->left--;
+	if (!parser->left)
+		parser->state = parser->state == h1_body ? h1_idle : h1_chunk_cr;
 }
 
 /* RFC 9112 7.1. Trailers are not for us: hardly a client sends them, and servers disagree about them. */
@@ -409,6 +437,8 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 	} else {
 		found->marker = (__s32)scan->position - (code == h1_code_percent ? k_h1_percent_bytes : k_marker_bytes);
 	}
+	if (parser->slot == slot_body)
+		found->to = parser->left < scan->end - scan->position ? scan->position + parser->left : scan->end;
 	if (parser->slot == slot_header) {
 		found->header.length = ((const __u8 *)parser->name)[k_header_name_max];
 		memcpy(found->header.text, parser->name, k_header_name_max);
@@ -456,6 +486,10 @@ static __always_inline enum h1_event h1_read_byte(struct h1_parser *parser, __u8
 	case h1_block_lf:
 		h1_end_block(parser, c);
 		return h1_no_slot;
+	case h1_body:
+	case h1_chunk_data:
+		h1_read_body(parser, c);
+		return h1_in_slot;
 	case h1_chunk_size:
 		h1_read_chunk_size(parser, c);
 		return h1_no_slot;
@@ -498,12 +532,15 @@ static long h1_step(__u32 index, struct h1_loop *loop)
 	(void)index;
 	if (at >= scan->end || at >= sizeof(scan->text) || state == h1_opaque || state >= h1_http2)
 		return 1;
-	if ((state == h1_body || state == h1_chunk_data) && parser->left) {
-		h1_skip(parser, scan, at);
-		return 0;
-	}
-	if (scan->skipped && scan->tail > at)
+	if (h1_is_body(state)) {
+		if (!scan->reads_bodies) {
+			h1_skip(parser, scan, at);
+			return 0;
+		}
+		h1_pass_over(scan, at);
+	} else if (scan->skipped && scan->tail > at) {
 		scan->tail = at;
+	}
 	if (h1_take_eight(parser, scan, at))
 		return 0;
 	c = ((const __u8 *)&scan->text)[at];
@@ -519,14 +556,14 @@ static long h1_step(__u32 index, struct h1_loop *loop)
 		h1_note_found(parser, scan, h1_code_base64);
 	else if (event == h1_in_slot && c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER)
 		h1_note_found(parser, scan, h1_code_none);
-	else if (state == h1_target && h1_is_percent_marker(parser, c))
+	else if ((state == h1_target || h1_is_body(state)) && h1_is_percent_marker(parser, c))
 		h1_note_found(parser, scan, h1_code_percent);
-	/* After a header block: the caller wants the request's Host while it is known. */
-	return state == h1_block_lf && scan->found_count > 0;
+	/* After a header block, a body or a chunk: the caller wants the request's Host while it is known. */
+	return scan->found_count > 0 && (state == h1_block_lf || (h1_is_body(state) && parser->state != state));
 }
 
 /*
- * Reads on in `scan` up to its end, or to the end of a header block when markers have been found: then the caller deals
+ * Reads on in `scan` up to its end, or to the end of a header block or body when markers have been found: then the caller deals
  * with them, sets found_count to 0 and calls again. A global function, so that the verifier walks through it once.
  */
 __noinline int h1_parse(struct h1_parser *parser, struct h1_scan *scan)
@@ -543,7 +580,7 @@ __noinline int h1_parse(struct h1_parser *parser, struct h1_scan *scan)
 	return parser->state;
 }
 
-/* Prepares `scan` for a record of `end` bytes of text. */
+/* Prepares `scan` for a record of `end` bytes of text. `reads_bodies` stays as the caller has set it. */
 static __always_inline void h1_begin(struct h1_scan *scan, __u32 end)
 {
 	scan->position = 0;
@@ -593,6 +630,7 @@ static long h1_search_step(__u32 index, struct h1_search *search)
 		found = &scan->found[count];
 		memset(found, 0, sizeof(*found));
 		found->slot = slot_body;
+		found->refused = reason_slot_not_allowed;
 		found->marker = at + i + 1 - k_marker_bytes;
 		scan->found_count = count + 1;
 	}
@@ -600,8 +638,8 @@ static long h1_search_step(__u32 index, struct h1_search *search)
 }
 
 /*
- * Markers in the body that the parser has passed over, where its text is at hand. Nothing is replaced there; somebody
- * will want to know why.
+ * Markers in the body that the parser has skipped, where its text is at hand. Nothing is replaced there; somebody will want
+ * to know why.
  */
 __noinline int h1_search_body(struct h1_scan *scan)
 {

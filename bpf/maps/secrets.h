@@ -28,6 +28,20 @@ struct {
 	__type(value, struct secret_chunk);
 } secret_chunks SEC(".maps");
 
+/* Workloads with a secret that may stand in a body: their bodies are read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32); /* of the workload */
+	__type(value, __u32); /* 1 */
+} body_readers SEC(".maps");
+
+static __always_inline bool body_is_slot(__u32 workload)
+{
+	return bpf_map_lookup_elem(&body_readers, &workload) != NULL;
+}
+
 static __always_inline __u32 token_find(const struct token_key *key)
 {
 	__u32 *secret = bpf_map_lookup_elem(&tokens, key);

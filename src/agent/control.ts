@@ -9,7 +9,7 @@ import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { KloakError } from "../errors.ts";
 import { makePlaceholder, SecretValue } from "../placeholder/index.ts";
-import { parseSlots, standsInUrl } from "../policy/slots.ts";
+import { parseSlots, isPercentEncoded } from "../policy/slots.ts";
 import type { WorkloadSink, WorkloadSource } from "./source.ts";
 
 const list = v.optional(v.union([v.string(), v.array(v.string())]));
@@ -119,7 +119,7 @@ export class Control implements WorkloadSource {
       case "bind": {
         const { do: _, name, value, workloads, ca = [], placeholder: given, ...rest } = request;
         const secret = new SecretValue(value);
-        const inUrl = standsInUrl(parseSlots(rest.in ?? []));
+        const inUrl = isPercentEncoded(parseSlots(rest.in ?? []));
         const placeholder = given ?? makePlaceholder(secret, { prefix: rest.prefix, inUrl, object: `secret ${name}` });
         sink.secret({ id: name, name, value: secret, placeholder, settings: rest, roots: ca, workloads });
         return { placeholder };

@@ -62,7 +62,9 @@ export class SecretTables {
       this.#names.set(number, name);
       this.#hold(number, { ...this.#rowsOf(number, parsePolicy(settings)), roots, id, digest });
     }
-    if (book.lasting) this.#dropHalfWritten();
+    if (!book.lasting) return;
+    this.#dropHalfWritten();
+    this.#settleBodies();
   }
 
   get rules(): AttestRule[] {
@@ -92,6 +94,7 @@ export class SecretTables {
     const note = (digest: string) => lasting && this.#book.noteSecret(number, { ...lasting, name, roots, digest });
     note(unfinished);
     this.#write(rows);
+    if (policy.slots.body) this.#readBodiesOf(binding.workloads);
     note(digest);
     return number;
   }
@@ -126,6 +129,7 @@ export class SecretTables {
     if (held === undefined) return;
     this.#release(number, held);
     this.#wipe(number, held);
+    if (held.policy.slots.body) this.#settleBodies();
     this.#shareHosts(held.hosts.filter(({ key }) => key.secret === anySecret));
   }
 
@@ -136,6 +140,21 @@ export class SecretTables {
       this.#retired.delete(number);
       this.#wipe(number, held);
     }
+  }
+
+  #readBodiesOf(workloads: readonly number[]): void {
+    for (const workload of workloads) this.#dataplane.maps.body_readers.set(workload, 1);
+  }
+
+  /** Reads the bodies of those workloads alone that have a secret for one. */
+  #settleBodies(): void {
+    const { tokens, body_readers: readers } = this.#dataplane.maps;
+    const wanted = new Set<number>();
+    for (const [{ workload }, number] of tokens.entriesNow())
+      if (this.#held.get(number)?.policy.slots.body) wanted.add(workload);
+    wanted.delete(0);
+    this.#readBodiesOf([...wanted]);
+    for (const workload of readers.keys()) if (!wanted.has(workload)) readers.delete(workload);
   }
 
   /** Nothing new is found under this number; its other rows stay for a while. */
@@ -167,9 +186,10 @@ export class SecretTables {
   removeWorkload(workload: number): void {
     const { tokens } = this.#dataplane.maps;
     for (const key of tokens.keys()) if (key.workload === workload) tokens.delete(key);
+    this.#dataplane.maps.body_readers.delete(workload);
   }
 
-  #setWorkloads(number: number, { placeholder, workloads }: SecretBinding): void {
+  #setWorkloads(number: number, { placeholder, workloads, policy }: SecretBinding): void {
     const { tokens } = this.#dataplane.maps;
     const wanted = new Set([0, ...workloads]);
     for (const workload of wanted) {
@@ -178,6 +198,7 @@ export class SecretTables {
     }
     for (const [key, secret] of tokens.entriesNow())
       if (secret === number && !wanted.has(key.workload)) tokens.delete(key);
+    if (policy.slots.body) this.#settleBodies();
   }
 
   #rowsOf(number: number, policy: SecretPolicy): Pick<Held, "policy" | "hosts" | "networks"> {

@@ -10,7 +10,7 @@ import { huffmanBits } from "../placeholder/huffman.ts";
 import { domain, managedKeysOf, policyInputOf } from "../policy/annotations.ts";
 import { policyProblems } from "../policy/policy.ts";
 import { PolicyError } from "../policy/policy-error.ts";
-import { parseSlots, standsInUrl } from "../policy/slots.ts";
+import { parseSlots, isPercentEncoded } from "../policy/slots.ts";
 import { isManaged, isShadowOf, managedLabel, ownerLabel, shadowNameOf } from "../shadow/marks.ts";
 
 /** Something that a user must know of a Secret; `reason` is an Event's. */
@@ -140,7 +140,7 @@ function placeholderOf(
 
 function mayStandInUrl({ metadata }: Secret): boolean {
   try {
-    return standsInUrl(parseSlots(policyInputOf(metadata).in ?? []));
+    return isPercentEncoded(parseSlots(policyInputOf(metadata).in ?? []));
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error;
     return false; // said by settingProblems

@@ -1025,6 +1025,12 @@ export const mapTypes = {
     key: u32,
     value: shareCodec,
   },
+  body_readers: {
+    type: 1,
+    entries: 1024,
+    key: u32,
+    value: u32,
+  },
   contexts: {
     type: 1,
     entries: 32768,

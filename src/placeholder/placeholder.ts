@@ -22,7 +22,7 @@ export interface PlaceholderOptions {
   readonly prefix?: string | undefined;
   /** Tokens (`tokenText`) that other placeholders have. */
   readonly taken?: ReadonlySet<string> | undefined;
-  /** It may stand in a URL: then the value must be able to. */
+  /** It may stand in a URL or a form: then the value must be able to. */
   readonly inUrl?: boolean | undefined;
   /** What the value is, for the error's reader: `Secret payments/stripe, key token`. */
   readonly object?: string | undefined;
@@ -74,7 +74,7 @@ export function placeholderProblem(value: SecretValue, prefix = "", inUrl = fals
   );
 }
 
-/** Unreserved characters (RFC 3986 2.3) and those that mean the same in a path or a query as encoded. */
+/** Unreserved characters (RFC 3986 2.3) and those that mean the same in a path or a query as encoded. JSON escapes none. */
 const urlCharacters = /^[A-Za-z0-9\-._~!$'()*,:@=]*$/;
 
 /** A client would write any other character as three, and the text would not be as long as its placeholder. */
@@ -82,8 +82,8 @@ function urlProblem(value: SecretValue): PlaceholderProblem | undefined {
   if (urlCharacters.test(value.reveal().toString("latin1"))) return undefined;
   return {
     code: "value-not-for-url",
-    problem: "the value has characters that a URL does not hold as they are",
-    remedy: "take query and path out of its slots (in), or manage a value of letters, digits and - . _ ~ only",
+    problem: "the value has characters that a URL or a body does not hold as they are",
+    remedy: "take query, path and body out of its slots (in), or manage a value of letters, digits and - . _ ~ only",
   };
 }
 

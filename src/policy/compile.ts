@@ -76,6 +76,7 @@ function slotSum(slots: Slots): number {
     (slots.header ? slot.header : 0) |
     (slots.headers.length > 0 ? slot.namedHeader : 0) |
     (slots.query ? slot.query : 0) |
-    (slots.path ? slot.path : 0)
+    (slots.path ? slot.path : 0) |
+    (slots.body ? slot.body : 0)
   );
 }

@@ -56,7 +56,7 @@ const refused: readonly (readonly [what: string, text: string, message: RegExp])
   ["same key twice", secretWith("hosts: b.com"), /^k\.yaml:5: not valid YAML: .*unique/],
   ["ports of a wrong type", secretWith("ports: { a: 1 }"), /^k\.yaml:5: secret KEY: ports must be a number/],
   ["bad port", secretWith("ports: 99999"), /^k\.yaml:5: secret KEY: port of "99999" is not/],
-  ["bad slot", secretWith("in: body"), /^k\.yaml:5: secret KEY: .*"body".*header, header:NAME, query and path/],
+  ["bad slot", secretWith("in: any"), /^k\.yaml:5: secret KEY: .*"any".*header, header:NAME, query, path and body/],
   ["bad attest", secretWith("attest: none"), /^k\.yaml:5: secret KEY: attest: none is for addresses only/],
   [
     "attest of a wrong type",
@@ -125,7 +125,7 @@ for (const [what, text, message] of refused) {
 
 test("all that is wrong is said at once", () => {
   const text =
-    "secrets:\n  A:\n    value: { env: A }\n    hosts: '*'\n    in: body\n  B:\n    value: { env: B }\n    hosts: a..b\n";
+    "secrets:\n  A:\n    value: { env: A }\n    hosts: '*'\n    in: any\n  B:\n    value: { env: B }\n    hosts: a..b\n";
   assert.throws(
     () => parseConfig(text, "k.yaml"),
     (error: ConfigurationError) => {

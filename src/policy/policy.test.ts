@@ -44,13 +44,13 @@ const slots: readonly (readonly [written: string | string[], meant: string | Reg
   ["Header", "header"],
   ["header:authorization,header:X-Api-Key", "header:authorization,header:x-api-key"],
   [["header:cookie", "header:cookie"], "header:cookie"],
-  ["header, header:cookie, query, path", "header,header:cookie,query,path"],
+  ["header, header:cookie, query, body, path", "header,header:cookie,query,path,body"],
   ["query:key", /"query:key".*"query" allows all/],
-  ["body", /"body".*header, header:NAME, query and path/],
-  ["any", /"any".*header, header:NAME, query and path/],
+  ["body:token", /"body:token".*"body" allows all/],
+  ["any", /"any".*header, header:NAME, query, path and body/],
   ["headers", /did you mean "header"/],
   ["qeury", /did you mean "query"/],
-  ["nonsense", /use header, header:NAME, query and path/],
+  ["nonsense", /use header, header:NAME, query, path and body/],
   ["path:x", /"path" takes no name/],
   ["header:", /name a header/],
   ["header::authority", /name a header/],
@@ -73,7 +73,7 @@ test("the defaults: any port, header, certificate, flow, no prefix", () => {
     {
       hosts: [],
       ports: [],
-      slots: { header: true, headers: [], query: false, path: false },
+      slots: { header: true, headers: [], query: false, path: false, body: false },
       attest: "certificate",
       proof: "flow",
       prefix: "",
@@ -102,7 +102,7 @@ for (const [input, message, setting] of conflicts) {
 }
 
 test("policyProblems finds all that is wrong at once, and nothing in what parses", () => {
-  const found = policyProblems({ hosts: "*", ports: "x", in: "body", attest: "x", proof: "y", prefix: '"' });
+  const found = policyProblems({ hosts: "*", ports: "x", in: "any", attest: "x", proof: "y", prefix: '"' });
   assert.deepEqual(
     found.map(({ setting }) => setting),
     ["hosts", "ports", "in", "attest", "proof", "prefix"],

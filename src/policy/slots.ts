@@ -10,6 +10,8 @@ export interface Slots {
   readonly headers: readonly string[];
   readonly query: boolean;
   readonly path: boolean;
+  /** The body of a request of HTTP/1.1. */
+  readonly body: boolean;
 }
 
 /** As in `getkloak.io/in`: comma-separated, or a list. */
@@ -19,13 +21,13 @@ export type SlotsInput = string | readonly string[];
 export const mostHeaders = 4;
 export const longestHeaderName = 39;
 
-const supported = "header, header:NAME, query and path";
+const supported = "header, header:NAME, query, path and body";
 const token = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/; // RFC 9110 5.6.2, lower case
 
 /** Parses `getkloak.io/in`. Nothing given means `header`. */
 export function parseSlots(input: SlotsInput): Slots {
   const entries = entriesOf("in", input);
-  const slots = { header: false, headers: new Set<string>(), query: false, path: false };
+  const slots = { header: false, headers: new Set<string>(), query: false, path: false, body: false };
   for (const entry of entries.length === 0 ? ["header"] : entries) addSlot(slots, entry);
   if (slots.headers.size > mostHeaders) {
     const problem = `in names ${slots.headers.size} headers, ${mostHeaders} is the most`;
@@ -34,9 +36,9 @@ export function parseSlots(input: SlotsInput): Slots {
   return { ...slots, headers: [...slots.headers] };
 }
 
-/** Whether a placeholder may stand in a URL. */
-export function standsInUrl(slots: Slots): boolean {
-  return slots.query || slots.path;
+/** Whether a placeholder may stand where clients percent-encode: in a URL, or in a form, which is a body. */
+export function isPercentEncoded(slots: Slots): boolean {
+  return slots.query || slots.path || slots.body;
 }
 
 /** How slots are written. */
@@ -46,10 +48,19 @@ export function slotsText(slots: Slots): string {
     ...slots.headers.map((name) => `header:${name}`),
     ...(slots.query ? ["query"] : []),
     ...(slots.path ? ["path"] : []),
+    ...(slots.body ? ["body"] : []),
   ].join(",");
 }
 
-function addSlot(slots: { header: boolean; headers: Set<string>; query: boolean; path: boolean }, entry: string): void {
+interface SlotsSoFar {
+  header: boolean;
+  readonly headers: Set<string>;
+  query: boolean;
+  path: boolean;
+  body: boolean;
+}
+
+function addSlot(slots: SlotsSoFar, entry: string): void {
   const [kind = "", ...names] = entry.split(":");
   const name = names.join(":");
   const hasName = names.length > 0;
@@ -68,10 +79,13 @@ function addSlot(slots: { header: boolean; headers: Set<string>; query: boolean;
       slots.path = true;
       return;
     case "body":
+      if (hasName) throw unsupported(entry, 'a single field of a body cannot be chosen yet; "body" allows all of it');
+      slots.body = true;
+      return;
     case "any":
       throw unsupported(entry, `it is not supported yet; supported are ${supported}`);
     default: {
-      const meant = suggest(kind, ["header", "query", "path"]);
+      const meant = suggest(kind, ["header", "query", "path", "body"]);
       throw invalid(entry, meant === undefined ? `use ${supported}` : `did you mean ${quoted(meant)}?`);
     }
   }

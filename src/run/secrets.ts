@@ -7,7 +7,7 @@ import { makePlaceholder, type SecretValue, tokenText } from "../placeholder/ind
 import { loadConfig } from "../policy/config.ts";
 import type { SecretPolicy } from "../policy/policy.ts";
 import { parseSecretOption, type RunSecret } from "../policy/secret-option.ts";
-import { standsInUrl } from "../policy/slots.ts";
+import { isPercentEncoded } from "../policy/slots.ts";
 import { readValue } from "../policy/value-source.ts";
 import { errorCode } from "./native.ts";
 
@@ -64,7 +64,12 @@ async function load(
   return {
     name,
     value,
-    placeholder: makePlaceholder(value, { prefix: policy.prefix, inUrl: standsInUrl(policy.slots), taken, object }),
+    placeholder: makePlaceholder(value, {
+      prefix: policy.prefix,
+      inUrl: isPercentEncoded(policy.slots),
+      taken,
+      object,
+    }),
     policy,
     roots: [...shared, ...own],
     variable: source.kind === "env" ? source.name : undefined,

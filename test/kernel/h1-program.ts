@@ -50,9 +50,11 @@ export interface Note {
   readonly base64: number | undefined;
   /** Its colon is percent-encoded. */
   readonly percent: boolean;
-  readonly slot: "header" | "query" | "path" | "lost";
+  readonly slot: "header" | "query" | "path" | "body" | "lost";
   readonly forbidden: boolean;
   readonly header: string;
+  /** Where the body ends in this record, or the record; 0 in a header block. */
+  readonly to: number;
   /** The parser's when it handed the marker over: at the end of the header block, of the record, or at a loss. */
   readonly state: State;
   readonly host: string | undefined;
@@ -61,15 +63,15 @@ export interface Note {
 export interface H1Program {
   /** The next record of the stream. At most 16400 bytes. */
   read(record: Buffer): Reading;
-  /** Begins another stream. */
-  reset(): void;
+  /** Begins another stream. readsBodies: they are a slot. */
+  reset(options?: { readonly readsBodies?: boolean }): void;
   close(): void;
 }
 
 const hasHost = 1;
 /** enum h1_code */
 export const codes = { base64: 1, percent: 2 };
-const slots: Readonly<Record<number, Note["slot"]>> = { 0: "lost", 1: "header", 4: "query", 8: "path" };
+const slots: Readonly<Record<number, Note["slot"]>> = { 0: "lost", 1: "header", 4: "query", 8: "path", 16: "body" };
 
 interface RawNote {
   readonly marker: number;
@@ -78,6 +80,7 @@ interface RawNote {
   readonly slot: number;
   readonly forbidden: number;
   readonly headerLength: number;
+  readonly to: number;
   readonly header: Buffer;
   readonly state: number;
   readonly flags: number;
@@ -93,6 +96,7 @@ const note = struct<RawNote>(344, {
   forbidden: [10, u8],
   headerLength: [12, u8],
   header: [13, bytes(39)],
+  to: [56, u32],
   state: [80, u8],
   flags: [81, u8],
   hostLength: [82, u16],
@@ -105,6 +109,7 @@ interface Case {
   readonly end: number;
   readonly head: number;
   readonly tail: number;
+  readonly readsBodies: number;
   readonly text: Buffer;
   readonly noteCount: number;
   readonly notes: readonly RawNote[];
@@ -117,6 +122,7 @@ const h1Case = struct<Case>(18080 + 64 * 344, {
   end: [372, u32],
   head: [376, u32],
   tail: [380, u32],
+  readsBodies: [387, u8],
   text: [1672, bytes(16400)],
   noteCount: [18072, u32],
   notes: [18080, list(note, 64)],
@@ -132,6 +138,7 @@ function readable(raw: RawNote): Note {
     slot: slots[raw.slot] ?? "lost",
     forbidden: raw.forbidden !== 0,
     header: raw.header.toString("latin1", 0, raw.headerLength),
+    to: raw.to,
     state: states[raw.state] ?? "lost",
     host: raw.flags & hasHost ? raw.host.toString("latin1", 0, raw.hostLength) : undefined,
   };
@@ -142,9 +149,17 @@ export function loadH1Program(): H1Program {
   const object = new BpfObject(join(projectRoot, "build/test/h1.bpf.o"));
   const cases = object.map("cases", u32, h1Case);
   let parser = blank.parser;
+  let readsBodies = 0;
   return {
     read: (record) => {
-      cases.set(0, { ...blank, left: parser.readBigUInt64LE(0), parser, end: record.length, text: record });
+      cases.set(0, {
+        ...blank,
+        left: parser.readBigUInt64LE(0),
+        parser,
+        end: record.length,
+        readsBodies,
+        text: record,
+      });
       const { value } = object.testRun("parse_record");
       if (value !== 0) throw new Error(`parse_record returned ${value}`);
       const after = cases.get(0);
@@ -158,8 +173,9 @@ export function loadH1Program(): H1Program {
         notes: after.notes.slice(0, after.noteCount).map(readable),
       };
     },
-    reset: () => {
+    reset: (options) => {
       parser = blank.parser;
+      readsBodies = options?.readsBodies ? 1 : 0;
     },
     close: () => {
       cases.close();

@@ -9,7 +9,7 @@ export interface Marker {
   readonly marker: number;
   readonly base64: number | undefined;
   readonly percent: boolean;
-  readonly slot: "header" | "query" | "path";
+  readonly slot: "header" | "query" | "path" | "body";
   readonly forbidden: boolean;
   readonly header: string;
   readonly host: string | undefined;
@@ -22,6 +22,8 @@ export interface Verdict {
   readonly known: number;
   /** Of the requests whose header blocks are complete. */
   readonly markers: readonly Marker[];
+  /** Of their bodies, as far as they are there. */
+  readonly inBodies: readonly Marker[];
   /** Bytes that nobody has to read. */
   readonly bodies: readonly { readonly start: number; readonly end: number }[];
 }
@@ -39,6 +41,7 @@ function* occurrences(text: string): Generator<number> {
 
 interface Block {
   readonly markers: readonly Marker[];
+  readonly host: string | undefined;
   readonly next: "idle" | "opaque" | "chunks" | number;
 }
 
@@ -94,6 +97,7 @@ function readBlock(text: string, start: number): Block | undefined {
   const next = tunnel || seen.has("upgrade") ? "opaque" : coding !== undefined ? "chunks" : Number(length ?? 0);
   return {
     markers: markers.map((marker) => ({ ...marker, host: host?.toLowerCase() })),
+    host: host?.toLowerCase(),
     next: next === 0 ? "idle" : next,
   };
 }
@@ -103,12 +107,18 @@ export function readStream(stream: Buffer): Verdict {
   const text = stream.toString("latin1");
   const markers: Marker[] = [];
   const bodies: { start: number; end: number }[] = [];
-  const verdict = (end: Verdict["end"]): Verdict => ({ end, known, markers, bodies });
+  const inBodies: Marker[] = [];
+  const verdict = (end: Verdict["end"]): Verdict => ({ end, known, markers, inBodies, bodies });
   let at = 0;
   let known = 0;
 
-  const skip = (length: number): boolean => {
-    bodies.push({ start: at, end: Math.min(at + length, text.length) });
+  const skip = (length: number, host: string | undefined): boolean => {
+    const body = text.slice(at, at + length);
+    bodies.push({ start: at, end: at + body.length });
+    const common = { base64: undefined, slot: "body", forbidden: false, header: "", host } as const;
+    for (const found of occurrences(body)) inBodies.push({ ...common, marker: at + found, percent: false });
+    for (const { index } of body.matchAll(/kloak%3[Aa]/g))
+      inBodies.push({ ...common, marker: at + index, percent: true });
     at += length;
     return at <= text.length;
   };
@@ -122,7 +132,7 @@ export function readStream(stream: Buffer): Verdict {
     at = end + 4;
     known = at;
     if (block.next === "opaque") return verdict("opaque");
-    if (typeof block.next === "number" && !skip(block.next)) return verdict("body");
+    if (typeof block.next === "number" && !skip(block.next, block.host)) return verdict("body");
     while (block.next === "chunks") {
       const rest = text.slice(at);
       const line = /^([0-9A-Fa-f]{1,8})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n/.exec(rest);
@@ -130,7 +140,7 @@ export function readStream(stream: Buffer): Verdict {
       if (!line) return verdict(part.test(rest) ? "chunks" : "lost");
       const size = Number.parseInt(line[1] ?? "", 16);
       at += line[0].length;
-      if (size > 0 && !skip(size)) return verdict("body");
+      if (size > 0 && !skip(size, block.host)) return verdict("body");
       const after = text.slice(at, at + 2);
       if (after !== "\r\n") return verdict("\r\n".startsWith(after) ? "chunks" : "lost");
       at += 2;

@@ -27,6 +27,7 @@ struct h1_case {
 /* h1-program.ts knows where its fields lie. */
 _Static_assert(__builtin_offsetof(struct h1_case, parser.state) == 107, "state");
 _Static_assert(__builtin_offsetof(struct h1_case, scan) == 368, "scan");
+_Static_assert(__builtin_offsetof(struct h1_case, scan.reads_bodies) == 387, "reads_bodies");
 _Static_assert(__builtin_offsetof(struct h1_case, scan.text) == 1672, "text");
 _Static_assert(__builtin_offsetof(struct h1_case, note_count) == 18072, "note_count");
 _Static_assert(__builtin_offsetof(struct h1_case, notes) == 18080, "notes");

@@ -84,6 +84,10 @@ const header = fc.oneof(
 const host = fc.tuple(fc.constantFrom("Host", "host", "HOST"), of(`${letters}${digits}.-:`, 40, 1));
 const spaces = fc.constantFrom("", " ", "  ", " \t");
 
+const bodyBytes = fc
+  .tuple(fc.uint8Array({ maxLength: 100 }), fc.oneof(fc.constant(""), withMarker(urlText), percentMarker), urlText)
+  .map(([bytes, marked, rest]) => Buffer.concat([bytes, Buffer.from(marked), Buffer.from(rest)]));
+
 /** A request that everybody reads alike. */
 const request = fc
   .record({
@@ -95,13 +99,10 @@ const request = fc
     space: spaces,
     body: fc.oneof(
       fc.constant(undefined),
-      fc.uint8Array({ maxLength: 200 }).map((bytes) => ({ bytes: Buffer.from(bytes), chunks: [] as number[] })),
+      bodyBytes.map((bytes) => ({ bytes, chunks: [] as number[] })),
       fc
-        .tuple(
-          fc.uint8Array({ maxLength: 200 }),
-          fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 6 }),
-        )
-        .map(([bytes, chunks]) => ({ bytes: Buffer.from(bytes), chunks })),
+        .tuple(bodyBytes, fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 6 }))
+        .map(([bytes, chunks]) => ({ bytes, chunks })),
     ),
   })
   .map(({ method, target, headers, host, hostAt, space, body }) => {
@@ -145,8 +146,8 @@ interface Heard {
   readonly skipped: readonly { readonly start: number; readonly end: number }[];
 }
 
-function hear(stream: Buffer, cuts: readonly number[]): Heard {
-  parser.reset();
+function hear(stream: Buffer, cuts: readonly number[], readsBodies: boolean): Heard {
+  parser.reset({ readsBodies });
   const markers: Marker[] = [];
   const skipped: { start: number; end: number }[] = [];
   let start = 0;
@@ -173,16 +174,17 @@ function hear(stream: Buffer, cuts: readonly number[]): Heard {
 const place = (marker: Marker) => marker.base64 ?? marker.marker;
 const byPlace = (a: Marker, b: Marker) => place(a) - place(b) || a.marker - b.marker;
 
-function assertSame(stream: Buffer, cuts: readonly number[]): void {
+function assertSame(stream: Buffer, cuts: readonly number[], readsBodies = false): void {
   const expected = readStream(stream);
-  const heard = hear(stream, cuts);
+  const heard = hear(stream, cuts, readsBodies);
   const end = ends[heard.state] ?? "block";
   /* Of a block without end the reference cannot say whether it is lost already. */
   if (expected.end === "block") assert.ok(end === "block" || end === "lost", end);
   else assert.equal(end, expected.end);
 
-  const known = heard.markers.filter((found) => place(found) < expected.known).toSorted(byPlace);
-  const wanted = expected.markers.toSorted(byPlace);
+  const isKnown = (found: Marker): boolean => found.slot === "body" || place(found) < expected.known;
+  const known = heard.markers.filter(isKnown).toSorted(byPlace);
+  const wanted = [...expected.markers, ...(readsBodies ? expected.inBodies : [])].toSorted(byPlace);
   assert.deepEqual(
     known.map(({ host, ...found }) => found),
     wanted.map(({ host, ...found }) => found),
@@ -213,6 +215,15 @@ test("however they are cut into records", () => {
     fc.property(
       requests.chain((stream) => fc.tuple(fc.constant(stream), cutsOf(stream.length))),
       ([stream, cuts]) => assertSame(stream, cuts),
+    ),
+  );
+});
+
+test("and their bodies, where they are a slot", () => {
+  fc.assert(
+    fc.property(
+      requests.chain((stream) => fc.tuple(fc.constant(stream), fc.oneof(fc.constant([]), cutsOf(stream.length)))),
+      ([stream, cuts]) => assertSame(stream, cuts, true),
     ),
   );
 });
@@ -253,6 +264,24 @@ test("a body is not read, whatever it imitates", () => {
   assert.equal(reading.tail, block.length + inner.length);
   assert.equal(reading.state, "idle");
 });
+
+for (const [text, marker, to] of [
+  ['{"key":"kloak:MPZVR3GHWT4E6YBC"}', 8, undefined],
+  ["key=kloak%3AMPZVR3GHWT4E6YBC&a=b", 4, undefined],
+  ["kloak:MPZVR3GHWT", 0, 16],
+] as const) {
+  test(`a body that is a slot is read, and its end is known: ${text}`, () => {
+    parser.reset({ readsBodies: true });
+    const block = `POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: ${to ?? text.length}\r\n\r\n`;
+    const { notes, head, state } = parser.read(Buffer.from(`${block}${text}GET / HTTP/1.1\r\n\r\n`));
+    assert.deepEqual(
+      notes.map((note) => [note.slot, note.marker - block.length, note.to - block.length, note.host, note.state]),
+      [["body", marker, to ?? text.length, "a.test", "idle"]],
+    );
+    assert.equal(head, block.length);
+    assert.equal(state, "idle");
+  });
+}
 
 test("the longest record is read", () => {
   const start = "GET / HTTP/1.1\r\nHost: a.test\r\nX: ";

@@ -54,6 +54,6 @@ test("a value that a URL does not hold as it is is refused before anything start
   assert.equal(outcome.status, 125);
   assert.match(
     outcome.stderr,
-    /KEY .*: the value has characters that a URL does not hold as they are; take query and path/,
+    /KEY .*: the value has characters that a URL or a body does not hold as they are; take query, path and body out/,
   );
 });
