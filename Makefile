@@ -22,7 +22,12 @@ TEST_OBJECTS := $(foreach source,$(TEST_SOURCES),build/test/$(notdir $(source:.c
 ADDON_OBJECTS := $(ADDON_SOURCES:%.c=build/%.o)
 PROGRAMS := $(PROGRAM_SOURCES:native/%.c=build/kloak-%)
 
-all: bpf test-objects addon programs
+# The agent for JVMs. Its library needs no JDK, its classes do, of 17 or later; without one they are left out.
+JAVAC ?= $(shell javac --version 2>/dev/null | awk '$$2 + 0 < 17 { exit 1 }' && command -v javac)
+JAVA_SOURCES := $(shell find java -name '*.java')
+JAVA := build/java/libkloak-java.so $(if $(JAVAC),build/java/kloak-java.jar)
+
+all: bpf test-objects addon programs java
 	@:
 bpf: $(BPF_OBJECTS)
 arm64: $(BPF_SOURCES:bpf/%.c=build/arm64/%.o)
@@ -30,9 +35,10 @@ arm64: $(BPF_SOURCES:bpf/%.c=build/arm64/%.o)
 test-objects: $(TEST_OBJECTS)
 addon: build/kloak.node
 programs: $(PROGRAMS)
+java: $(JAVA)
 clean:
-	rm -rf build/bpf build/arm64 build/test build/native build/kloak.node $(PROGRAMS)
-.PHONY: all bpf arm64 test-objects addon programs clean
+	rm -rf build/bpf build/arm64 build/test build/native build/java build/kloak.node $(PROGRAMS)
+.PHONY: all bpf arm64 test-objects addon programs java clean
 
 # Written beside and renamed, so that who loads it never sees half a file.
 define compile_bpf
@@ -66,5 +72,20 @@ build/kloak.node: $(ADDON_OBJECTS)
 build/kloak-%: native/%.c Makefile
 	@echo "  CC   $<"
 	$(Q)$(CC) $(ADDON_FLAGS) -MMD -MP -MF $@.d -MT $@ $< -o $@.new && mv $@.new $@
+
+build/java/libkloak-java.so: java/records.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	$(Q)$(CC) -shared -O2 -g -fPIC -fvisibility=hidden -fcf-protection=none -Wall -Wextra -Werror -Wno-unused-parameter \
+		-o $@.new $< && mv $@.new $@
+
+build/java/kloak-java.jar: $(JAVA_SOURCES) java/manifest Makefile
+	@mkdir -p $(@D)
+	@echo "  JAVA java"
+	$(Q)rm -rf build/java/classes && \
+		$(JAVAC) -source 17 -target 17 -Xlint:all,-options -Werror --patch-module java.base=java/base \
+			-d build/java/classes $(filter java/base/%,$^) && \
+		$(JAVAC) --release 17 -Xlint:all -Werror -d build/java/classes $(filter java/agent/%,$^) && \
+		$(JAVAC:javac=jar) --create --file $@.new --manifest java/manifest -C build/java/classes . && mv $@.new $@
 
 -include $(wildcard $(BPF_OBJECTS:=.d) $(BPF_SOURCES:bpf/%.c=build/arm64/%.o.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d) $(PROGRAMS:=.d))

@@ -68,10 +68,10 @@ __noinline int parse_text(struct sealing *sealing, struct h1_parser *parser, __u
 	return 0;
 }
 
-/* Which blocks must be computed and proven: all that was read, and the last. */
+/* Which blocks must be computed and proven: all that was read, and from the one with the inner type to the last. */
 static __always_inline void parse_regions(struct sealing *sealing, const struct key_state *key)
 {
-	__u32 blocks = sealing->blocks, head = 1, tail = blocks - 1, edited = 0;
+	__u32 blocks = sealing->blocks, head = 1, tail = sealing->end, edited = 0;
 
 	if (sealing->complete) {
 		head = (sealing->scan.head_end + k_block_bytes - 1) / k_block_bytes;
@@ -95,6 +95,8 @@ static __always_inline void parse_regions(struct sealing *sealing, const struct 
 		head = 1;
 	if (head > blocks)
 		head = blocks;
+	if (tail > sealing->end)
+		tail = sealing->end;
 	if (tail < head)
 		tail = head;
 	if (tail > blocks - 1)

@@ -55,7 +55,7 @@ struct sealing {
 	__u32 tail;     /* the first of those up to the end */
 	__u32 edit;     /* scratch of seal_chunks, like the next */
 	__u32 piece;
-	__u32 _pad2;
+	__u32 end; /* the first block of those that were copied to know the inner type: the last, or that before */
 	struct edit refusal; /* the first placeholder that stays, as far as known; sealing->refused says why */
 	struct patch patch;
 	struct h1_parser overheard; /* of a record that cannot be patched: never anything but lost */

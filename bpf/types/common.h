@@ -28,7 +28,13 @@ enum { k_content_alert = 21, k_content_handshake = 22, k_content_application_dat
 
 enum tls_version { tls_unknown = 0, tls_1_2 = 2, tls_1_3 = 3 };
 
-enum tls_stack { stack_unknown = 0, stack_openssl = 1, stack_go = 2, stack_gnutls = 3 };
+enum tls_stack {
+	stack_unknown = 0,
+	stack_openssl = 1,
+	stack_go = 2,
+	stack_gnutls = 3,
+	stack_java = 4,
+};
 
 enum proof { proof_flow = 0, proof_record = 1, proof_none = 2 };
 

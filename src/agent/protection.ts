@@ -3,7 +3,7 @@
  */
 import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { basename } from "node:path";
-import { coverageOf, ElfError, libraries, procText, processFiles } from "../hooks/index.ts";
+import { coverageOf, ElfError, hasJavaAgent, libraries, procText, processFiles } from "../hooks/index.ts";
 import type { Answer, HeldFile } from "./gate.ts";
 import type { HookedFile, HookedFiles } from "./hooked-files.ts";
 
@@ -151,6 +151,10 @@ export class Protection {
     const key = `${pid} ${command} ${file.key}`;
     if (this.#told.has(key)) return;
     remember(this.#told, key, toldMax);
+    if (file.stack === "java" && hasJavaAgent(pid)) {
+      this.#listener.detail(`${command}: what ${file.name} seals is heard by Kloak's agent in it.`);
+      return;
+    }
     this.#listener.unprotected(pid, command, file.stack, unheardText(file, command));
   }
 
@@ -169,7 +173,8 @@ const heardStack = [{}] as never;
 
 function unheardText(file: HookedFile, command: string): string {
   const next = "Placeholders that it sends go out as they are";
-  return `${command}: TLS code of ${file.name} is not hooked (${file.why}). ${next}.`;
+  const remedy = file.stack === "java" ? ". Kloak's agent in the JVM changes that: `kloak run --java`" : "";
+  return `${command}: TLS code of ${file.name} is not hooked (${file.why}). ${next}${remedy}.`;
 }
 
 function lateText(name: string, command: string): string {

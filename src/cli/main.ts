@@ -71,6 +71,7 @@ program
     "a service on the host's loopback that the command reaches at 127.0.0.1:PORT; repeatable",
     collect(parsePort),
   )
+  .option("--java", "load Kloak's agent into the JVMs of the command: Java's own TLS is not heard without it")
   .option("--user <name>", "run the command as this user (default: who called sudo, else the caller)")
   .option("--json", "kloak's own messages as JSON, one a line")
   .addOption(new Option("--quiet", "kloak says nothing but errors").conflicts("verbose"))

@@ -1,5 +1,6 @@
 import { commandEnvironment, type HiddenValue, ignoredSignals } from "../run/environment.ts";
 import { readFacts, requireHost } from "../run/host.ts";
+import { withJavaAgent } from "../run/java.ts";
 import { CommandError } from "../run/launcher.ts";
 import type { PortPair } from "../run/loopback.ts";
 import { exitNow, hideMemory } from "../run/native.ts";
@@ -17,6 +18,7 @@ export interface RunOptions extends Manner {
   readonly audit?: string;
   readonly publish?: readonly (PortPair | "auto")[];
   readonly hostPort?: readonly number[];
+  readonly java?: boolean;
   readonly user?: string;
 }
 
@@ -57,11 +59,12 @@ async function attempt(command: readonly string[], options: RunOptions, report: 
   refuseArguments(command, secrets);
   const trail = new Trail(options.audit, report);
   try {
+    const environment = commandEnvironment(process.env, secrets.map(hidden), user);
     const protect = secrets.length === 0 ? unprotected : await protection(secrets, trail, report);
     const plan = {
       launch: {
         command,
-        environment: commandEnvironment(process.env, secrets.map(hidden), user),
+        environment: options.java === true ? withJavaAgent(environment) : environment,
         identity: user,
         ignoredSignals: BigInt(process.env[ignoredSignals] ?? 0),
       },

@@ -28,7 +28,15 @@ import { Sweeper } from "./sweeper.ts";
 import { counter, type Event, eventCodec, layouts, mapTypes } from "./types.gen.ts";
 
 /** Objects in the order of loading: the first that has a map makes it, the later ones share it. */
-export const objectNames = ["wire", "cipher/seal", "cipher/openssl", "cipher/go", "cipher/gnutls", "process"] as const;
+export const objectNames = [
+  "wire",
+  "cipher/seal",
+  "cipher/openssl",
+  "cipher/go",
+  "cipher/gnutls",
+  "cipher/java",
+  "process",
+] as const;
 export type ObjectName = (typeof objectNames)[number];
 
 export interface DataplaneOptions {

@@ -53,6 +53,7 @@ export const tlsStack = {
   openssl: 1,
   go: 2,
   gnutls: 3,
+  java: 4,
 } as const;
 export type TlsStack = (typeof tlsStack)[keyof typeof tlsStack];
 export const tlsStackNames: Readonly<Record<number, string>> = {
@@ -60,6 +61,7 @@ export const tlsStackNames: Readonly<Record<number, string>> = {
   1: "openssl",
   2: "go",
   3: "gnutls",
+  4: "java",
 };
 
 export const proof = {

@@ -7,6 +7,7 @@ import { recogniseGo } from "./go/recognise.ts";
 import { recogniseGnutls } from "./gnutls/recognise.ts";
 import { identityKey, identityOf, isOverlay } from "./identity.ts";
 import type { FileIdentity } from "./identity.ts";
+import { recogniseJava } from "./java/recognise.ts";
 import { recogniseOpenssl } from "./openssl.ts";
 import type { StackPlan, StackRefusal } from "./plan.ts";
 
@@ -41,7 +42,7 @@ export function examine(source: Source): Findings & { readonly buildId: string |
     if (!isElf(source)) return { ...nothing, buildId: undefined };
     const image = readImage(source);
     id = buildId(image);
-    const found = [recogniseOpenssl(image), recogniseGo(image), recogniseGnutls(image)].filter(
+    const found = [recogniseOpenssl(image), recogniseGo(image), recogniseGnutls(image), recogniseJava(image)].filter(
       (one) => one !== undefined,
     );
     const stacks = found.filter((one): one is StackPlan => "hooks" in one);

@@ -4,6 +4,7 @@ export { ElfError, FileSource } from "./elf/source.ts";
 export type { Evidence } from "./evidence.ts";
 export type { FileIdentity } from "./identity.ts";
 export { installedCrypto } from "./installed.ts";
+export { hasJavaAgent } from "./java/agent.ts";
 export { libraries } from "./libraries.ts";
 export type { LoadedFile, LoadOptions, LoadPlan } from "./libraries.ts";
 export type { Hook, StackPlan, StackRefusal } from "./plan.ts";
