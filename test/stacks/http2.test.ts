@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, test } from "node:test";
+import { jdkStack } from "../support/java.ts";
 import { count, header } from "../support/requests.ts";
 import { noteServed } from "../support/served-stacks.ts";
 import { clientCommand, http2Stacks } from "../support/stacks.ts";
@@ -28,7 +29,7 @@ const requests = 32; // those of a name at once, with Node
 const big = 300 * 1024;
 const bigSha256 = createHash("sha256").update(Buffer.alloc(big, "0123456789abcdef")).digest("hex");
 
-for (const stack of http2Stacks) {
+for (const stack of [...http2Stacks, jdkStack("http2")]) {
   // Clients put the first into no table, and the second into it.
   for (const [name, listeners] of [
     ["authorization", ["1.3", "1.2"]],
