@@ -437,7 +437,7 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 	} else {
 		found->marker = (__s32)scan->position - (code == h1_code_percent ? k_h1_percent_bytes : k_marker_bytes);
 	}
-	if (parser->slot == slot_body)
+	if (found->slot == slot_body)
 		found->to = parser->left < scan->end - scan->position ? scan->position + parser->left : scan->end;
 	if (parser->slot == slot_header) {
 		found->header.length = ((const __u8 *)parser->name)[k_header_name_max];
