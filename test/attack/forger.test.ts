@@ -182,6 +182,21 @@ const forgeries: readonly Forgery[] = [
   },
   {
     threat: "D10",
+    name: "the same in the middle of a body, behind padding as Java has it, which is looked through",
+    script: [
+      `both ${post(300)}`,
+      "pad 16",
+      `hear ${"a".repeat(200)}`,
+      "pad 116",
+      `send ${"a".repeat(100)}`,
+      `both ${"a".repeat(100)}`,
+      `both ${honest}`,
+    ],
+    arrives: { record: 1, none: 1 },
+    reasons: ["unproven-flow"],
+  },
+  {
+    threat: "D10",
     name: "256 unheard records before the first heard one",
     script: ["count 255", `send ${post(honestLength)}`, `both ${honest}`],
     arrives: { record: 1, none: 1 },

@@ -69,7 +69,7 @@ for (const listener of ["1.3 aes-128-gcm", "1.2 chacha20-poly1305"]) {
       ...load,
       world.authority.caFile,
       "32",
-      "3000",
+      "1000",
       world.url(listener),
     ];
     const { arrived, audited, connections } = await ask(command, host);
