@@ -34,6 +34,8 @@ enum tls_stack {
 	stack_go = 2,
 	stack_gnutls = 3,
 	stack_java = 4,
+	stack_boringssl = 5,
+	stack_ring = 6,
 };
 
 enum proof { proof_flow = 0, proof_record = 1, proof_none = 2 };

@@ -29,6 +29,7 @@ export interface HookedFile {
   /** Of `unknown`: which stack, and why it is not hooked. */
   readonly stack: string | null;
   readonly why: string;
+  readonly buildId: string | undefined;
 }
 
 interface Entry {
@@ -111,7 +112,7 @@ export class HookedFiles {
       return file;
     }
     if (before !== undefined) this.#unhook(place, before);
-    const entry = this.#attach(key, discovery, reference.path, hooks, keep, share);
+    const entry = this.#attach(key, discovery, reference, hooks, keep, share);
     if (entry.links.length > 0) this.#hooked.set(place, { ...entry, file: { ...entry.file, fresh: false } });
     // What has no TLS code, which are most files, need not be kept: the discoverer remembers the recent ones.
     else if (entry.file.tls !== "none" && discovery.examined) this.#remember(place, entry);
@@ -166,12 +167,13 @@ export class HookedFiles {
   #attach(
     key: string,
     discovery: Discovery,
-    path: string,
+    reference: FileReference,
     hooks: readonly Hook[],
     keep: LinkPlace,
     share: () => number,
   ): Entry {
-    const about = { key, name: discovery.path };
+    const { path } = reference;
+    const about = { key, name: discovery.path, buildId: discovery.identity.buildId };
     const unheard = discovery.tls === "unknown" ? discovery.evidence[0] : undefined;
     const [stack, why] = [unheard?.stack ?? null, unheard?.sign ?? ""];
     const none = { links: [], keep, share: undefined };
@@ -185,6 +187,10 @@ export class HookedFiles {
       const fresh = !this.#prober.kept().some(({ place, sign }) => place === keep.place && sign === keep.sign);
       this.#prober.hooked(path);
       const links = this.#attachAll(hooks, path, keep);
+      if (this.#discoverer.discover(reference).identity.inodeKey !== key) {
+        for (const link of links) link.close();
+        throw new KloakError("file-changed", "it was written to while it was hooked");
+      }
       const tls = discovery.tls === "unknown" ? "unknown" : "hooked";
       return { file: { ...about, tls, heard: true, fresh, stack, why }, links, keep, share: account };
     } catch (error) {

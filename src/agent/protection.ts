@@ -174,7 +174,8 @@ const heardStack = [{}] as never;
 function unheardText(file: HookedFile, command: string): string {
   const next = "Placeholders that it sends go out as they are";
   const remedy = file.stack === "java" ? ". Kloak's agent in the JVM changes that: `kloak run --java`" : "";
-  return `${command}: TLS code of ${file.name} is not hooked (${file.why}). ${next}${remedy}.`;
+  const build = file.buildId === undefined ? "" : `; build id ${file.buildId}`;
+  return `${command}: TLS code of ${file.name} is not hooked (${file.why}${build}). ${next}${remedy}.`;
 }
 
 function lateText(name: string, command: string): string {

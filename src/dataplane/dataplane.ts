@@ -35,6 +35,8 @@ export const objectNames = [
   "cipher/go",
   "cipher/gnutls",
   "cipher/java",
+  "cipher/aead",
+  "cipher/ring",
   "process",
 ] as const;
 export type ObjectName = (typeof objectNames)[number];

@@ -54,6 +54,8 @@ export const tlsStack = {
   go: 2,
   gnutls: 3,
   java: 4,
+  boringssl: 5,
+  ring: 6,
 } as const;
 export type TlsStack = (typeof tlsStack)[keyof typeof tlsStack];
 export const tlsStackNames: Readonly<Record<number, string>> = {
@@ -62,6 +64,8 @@ export const tlsStackNames: Readonly<Record<number, string>> = {
   2: "go",
   3: "gnutls",
   4: "java",
+  5: "boringssl",
+  6: "ring",
 };
 
 export const proof = {

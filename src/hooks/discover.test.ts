@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { Discoverer, discover, examine } from "./discover.ts";
-import { MemorySource } from "./elf/source.ts";
+import { FileSource, MemorySource } from "./elf/source.ts";
 import { Workshop, libcryptoLike } from "./fixture.ts";
 
 const workshop = new Workshop();
@@ -140,6 +140,61 @@ test("a content is examined once, under whatever name, and a new content again",
   copyFileSync(workshop.link("plain.so", "int f(void) { return 0; }", ["-shared"]), path);
   assert.deepEqual(discoverer.discover(path).stacks, []);
 });
+
+test("a file that is written to while it is read has no hooks, and is read again", (context) => {
+  const path = workshop.link("moving.so", libcryptoLike, ["-shared"]);
+  const discoverer = new Discoverer();
+  const reading = context.mock.getter(FileSource.prototype, "changed", () => true);
+  const { stacks, tls, evidence } = discoverer.discover(path);
+  assert.deepEqual([stacks, tls, evidence[0]?.sign], [[], "unknown", "it was written to while it was read"]);
+  reading.mock.restore();
+  assert.equal(discoverer.discover(path).tls, "known");
+});
+
+test("that a file has been written to is seen", () => {
+  const path = workshop.link("written.so", libcryptoLike, ["-shared"]);
+  using source = new FileSource(path);
+  assert.equal(source.changed, false);
+  utimesSync(path, 0, 0);
+  assert.equal(source.changed, true);
+});
+
+test("of a file of any size little is read, and what there is too much of is said", () => {
+  const bytes = readFileSync(workshop.link("huge.so", 'const char label[] = "c ap traffic";', ["-shared"]));
+  const size = 6 * 2 ** 30;
+  for (const [segment, sign] of [
+    [0, /holds more read-only data than is searched/], // headers and read-only data
+    [1, /holds the label/], // code
+  ] as const) {
+    const copy = Buffer.from(bytes);
+    const header = Number(copy.readBigUInt64LE(32)) + loadSegments(copy)[segment]! * 56;
+    copy.writeBigUInt64LE(2n ** 32n, header + 32);
+    dropSections(copy);
+    let total = 0;
+    const source = {
+      name: "huge",
+      size,
+      read: (offset: number, length: number) => {
+        total += length;
+        const part = Buffer.alloc(length);
+        if (offset < copy.length) copy.copy(part, 0, offset, offset + length);
+        return part;
+      },
+    };
+    const { stacks, tls, evidence } = examine(source);
+    assert.deepEqual([stacks, tls], [[], "unknown"]);
+    assert.match(evidence[0]?.sign ?? "", sign);
+    assert.ok(total < 2 ** 30, `${total} bytes read`);
+  }
+});
+
+function loadSegments(bytes: Buffer): number[] {
+  const at = Number(bytes.readBigUInt64LE(32));
+  const count = bytes.readUInt16LE(56);
+  return Array.from({ length: count }, (_, index) => index).filter(
+    (index) => bytes.readUInt32LE(at + index * 56) === 1,
+  );
+}
 
 test("the overlays of two containers of one image are one inode to hook; a file changed in one of them is another", () => {
   const program = `

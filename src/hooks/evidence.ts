@@ -39,6 +39,8 @@ const texts: readonly (readonly [stack: string, text: string])[] = [
   ["boringssl", "BoringSSL"],
   ["rustls", "rustls"],
   ["gnutls", "GnuTLS"],
+  ["wolfssl", "wolfSSL_"],
+  ["mbedtls", "mbedtls_ssl_"],
   ["openssl", "OpenSSL "],
 ];
 

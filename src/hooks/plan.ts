@@ -14,7 +14,7 @@ export interface Hook {
   readonly required: boolean;
 }
 
-export type StackName = "openssl" | "go" | "gnutls" | "java";
+export type StackName = "openssl" | "go" | "gnutls" | "java" | "boringssl" | "ring";
 
 export interface StackPlan {
   readonly stack: StackName;

@@ -22,7 +22,17 @@ test("all objects load, and a map of one name is one map", async () => {
   await using dataplane = await openDataplane();
   assert.deepEqual(
     [...dataplane.objects.keys()],
-    ["wire", "cipher/seal", "cipher/openssl", "cipher/go", "cipher/gnutls", "cipher/java", "process"],
+    [
+      "wire",
+      "cipher/seal",
+      "cipher/openssl",
+      "cipher/go",
+      "cipher/gnutls",
+      "cipher/java",
+      "cipher/aead",
+      "cipher/ring",
+      "process",
+    ],
   );
   const ids = (name: string) =>
     [...dataplane.objects.values()]

@@ -6,7 +6,7 @@ import { type Suite, suites as allSuites } from "../../src/lab/suites.ts";
 import { count, header } from "./requests.ts";
 import { noteServed } from "./served-stacks.ts";
 import { clientCommand, type Stack } from "./stacks.ts";
-import { host, makeSecret, type World } from "./world.ts";
+import { host, makeSecret, otherHost, type World } from "./world.ts";
 
 const values: Readonly<Record<string, string>> = {
   SHORT: makeSecret(8),
@@ -26,7 +26,7 @@ export async function speakMatrix(world: World, stack: Stack): Promise<void> {
   const command = clientCommand(stack, { ca: world.authority.caFile, requests, big, names, urls });
   const outcome = await world.kloak({ secrets, command });
   const { requests: served, faults } = await world.server.take();
-  const got = { arrived: arrivals(served, suites), faults, stderr: outcome.stderr, status: outcome.status };
+  const got = { arrived: arrivals(served, suites, stack), faults, stderr: outcome.stderr, status: outcome.status };
   assert.deepEqual(got, { arrived: wanted(stack, suites), faults: [], stderr: "", status: 0 });
 
   const audited = count(
@@ -41,12 +41,49 @@ export async function speakMatrix(world: World, stack: Stack): Promise<void> {
   noteServed(stack, outcome.audit);
 }
 
+/** A secret whose hosts are others: over every suite the placeholder arrives, and it is said why. */
+export async function speakRefused(world: World, stack: Stack): Promise<void> {
+  const urls = allSuites.map((suite) => world.url(suite.name));
+  const outcome = await world.kloak({
+    secrets: { SECRET: { value: values["USUAL"] ?? "", hosts: otherHost } },
+    command: clientCommand(stack, { ca: world.authority.caFile, requests, names: ["SECRET"], urls }),
+  });
+  const { requests: served } = await world.server.take();
+  const inert = served.filter((request) => header(request, "authorization").startsWith("Bearer kloak:"));
+  assert.deepEqual(
+    [inert.length, served.length],
+    [requests * allSuites.length, requests * allSuites.length],
+    outcome.stderr,
+  );
+  assert.deepEqual(count(outcome.audit.map(({ outcome: what, reason }) => `${what} ${reason}`)), {
+    "refused host-not-allowed": requests * allSuites.length,
+  });
+}
+
+/** 100 requests, one after the other, on a connection of each version of TLS. */
+export async function speakHundred(world: World, stack: Stack): Promise<void> {
+  const listeners = ["1.3 aes-256-gcm", "1.2 aes-128-gcm"];
+  const urls = listeners.map((listener) => world.url(listener));
+  const value = values["USUAL"] ?? "";
+  const outcome = await world.kloak({
+    secrets: { SECRET: { value, hosts: host } },
+    command: clientCommand(stack, { ca: world.authority.caFile, requests: 100, names: ["SECRET"], urls }),
+  });
+  const { requests: served, faults } = await world.server.take();
+  assert.deepEqual({ faults, stderr: outcome.stderr, status: outcome.status }, { faults: [], stderr: "", status: 0 });
+  const good = served.filter((request) => header(request, "authorization") === `Bearer ${value}`);
+  assert.deepEqual([good.length, served.length], [200, 200]);
+  const connections = new Set(served.map(({ listener, connection }) => `${listener} ${connection}`)).size;
+  assert.ok(stack.keepsAlive === "mostly" ? connections < 20 : connections === 2, `${connections} connections`);
+  assert.deepEqual(count(outcome.audit.map(({ outcome: what }) => what)), { substituted: 200 });
+}
+
 /** What arrived, one line for each cell, so that a failure shows the whole pattern at once. */
-function arrivals(served: readonly ServedRequest[], suites: readonly Suite[]): Record<string, string> {
+function arrivals(served: readonly ServedRequest[], suites: readonly Suite[], stack: Stack): Record<string, string> {
   const cells: Record<string, string> = {};
   for (const suite of suites) {
     const here = served.filter(({ listener }) => listener === suite.name);
-    const connections = new Set(here.map(({ connection }) => connection)).size;
+    const connections = stack.keepsAlive === "mostly" ? 1 : new Set(here.map(({ connection }) => connection)).size;
     const uploads = here.filter(({ path }) => path.endsWith("/big"));
     const whole = uploads.filter(({ bodySha256 }) => bodySha256 === bigSha256).length;
     cells[suite.name] = `${connections} connections, ${whole} of ${uploads.length} uploads whole`;

@@ -1,13 +1,14 @@
 /* The clients of `clients/`, and how to start each. */
 import { join } from "node:path";
+import { npmPackages, pythonPackages } from "./packages.ts";
 import { root } from "./world.ts";
 
 export interface Stack {
   readonly name: string;
   /** The command up to the arguments that clients/README.md describes. */
   readonly command: readonly string[];
-  /** One connection for all requests to one URL. */
-  readonly keepsAlive: boolean;
+  /** One connection for all requests to one URL. `mostly`: its pool may open another when it is asked too quickly. */
+  readonly keepsAlive: boolean | "mostly";
   /** Suites (their names) that it does not offer. */
   readonly lacks?: readonly string[];
   /** What prints its version. */
@@ -71,6 +72,28 @@ export const http2Stacks: readonly Stack[] = [
     ...told(process.execPath),
   },
 ];
+
+/**
+ * A client of wheels.py: an HTTP library from PyPI with a TLS library of its own. Under rustls: AWS-LC (pyreqwest), ring
+ * (httpr). BoringSSL of 2026 (curl_cffi, with symbols) and of 2025 (rnet). AWS-LC under s2n (awscrt, with symbols).
+ */
+export function wheelStack(name: "pyreqwest" | "httpr" | "curl_cffi" | "rnet" | "awscrt"): Stack {
+  const python = join(pythonPackages(`wheels-${name}`, client(`wheels/${name}.txt`)), "bin/python");
+  const keepsAlive = name === "curl_cffi" || name === "awscrt" ? true : "mostly";
+  return { name, command: [python, client("wheels/wheels.py"), name], keepsAlive };
+}
+
+/** Executables without symbols: BoringSSL in Bun, rustls over AWS-LC in Deno. */
+export function runtimeStack(name: "bun" | "deno"): Stack {
+  const folder = npmPackages("runtimes", client("runtimes"));
+  const programs = {
+    bun: ["@oven/bun-linux-x64/bin/bun"],
+    deno: ["@deno/linux-x64-glibc/deno", "run", "-A"],
+  };
+  const [program = "", ...args] = programs[name];
+  const command = [join(folder, "node_modules", program), ...args, join(folder, `${name}.mjs`)];
+  return { name, command, keepsAlive: name === "bun" ? true : "mostly" };
+}
 
 /** The command of a stack's client for these arguments. */
 export function clientCommand(

@@ -75,3 +75,23 @@ export function relativeWords(image: ElfImage): ReadonlyMap<number, number> {
   }
   return words;
 }
+
+/** The same for many addresses, in one reading of the table. */
+export function relocatedWords(image: ElfImage, addresses: ReadonlySet<number>): Map<number, number> {
+  const found = new Map<number, number>();
+  const table = relocations(image);
+  if (table === undefined || addresses.size === 0) return found;
+  const perRead = 1 << 15;
+  const count = Math.floor(table.size / entrySize);
+  for (let first = 0; first < count; first += perRead) {
+    const some = Math.min(perRead, count - first);
+    const bytes = image.source.read(table.offset + first * entrySize, some * entrySize);
+    for (let at = 0; at < bytes.length; at += entrySize) {
+      // Above 2^53 nothing is looked for.
+      const address = bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 2 ** 32;
+      if (!addresses.has(address) || bytes.readBigUInt64LE(at + 8) !== relative[image.machine]) continue;
+      found.set(address, word(bytes, at + addendAt));
+    }
+  }
+  return found;
+}

@@ -99,6 +99,12 @@ export class FileSource implements Source {
     return Buffer.concat([head, this.#slice(this.#page(last), 0, length - head.length)]);
   }
 
+  /** Whether it has been written to, or is another, since it was opened. */
+  get changed(): boolean {
+    const now = fstatSync(this.#descriptor, { bigint: true });
+    return now.size !== this.stat.size || now.mtimeNs !== this.stat.mtimeNs || now.ctimeNs !== this.stat.ctimeNs;
+  }
+
   get descriptor(): number {
     return this.#descriptor;
   }
