@@ -303,7 +303,8 @@ static __always_inline bool h1_read_value(struct h1_parser *parser, __u8 c)
 	parser->window = parser->window << 8 | c;
 	switch (parser->field) {
 	case h1_field_host:
-		if (!h1_is_host(c) || at >= k_h1_host_max)
+		forget_range(at); /* the verifier of 6.1 forgets a bound when a register's copy on the stack is read */
+		if (at >= k_h1_host_max || !h1_is_host(c))
 			h1_lose(parser);
 		else
 			((__u8 *)&parser->host)[at] = h1_lower(c);
