@@ -17,6 +17,7 @@
 #include "../maps/seal_steps.h"
 #include "../maps/workloads.h"
 #include "key.h"
+#include "stack.h"
 
 KLOAK_LICENSE;
 
@@ -80,6 +81,7 @@ static __always_inline void aead_init(struct pt_regs *ctx, __u8 algorithm)
 		.address = ctx->rdi, .process = bpf_get_current_pid_tgid() >> 32, .workload = workload};
 	struct context fresh = {.name.workload = workload, .algorithm = algorithm};
 
+	stay_on_own_stack(ctx);
 	if (!workload)
 		return;
 	key_installed(&fresh, (void *)ctx->rsi);

@@ -148,6 +148,7 @@ int openssl_cipher_ctrl(struct pt_regs *ctx)
 	struct context *context;
 	__u32 workload;
 
+	stay_on_own_stack(ctx);
 	if (type != k_ctrl_tls1_aad && type != k_ctrl_set_iv_fixed)
 		return 0;
 	workload = current_workload();

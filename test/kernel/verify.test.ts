@@ -25,6 +25,10 @@ for (const object of objectFiles) {
       const row = `${program.padEnd(24)} ${String(instructions).padStart(7)} instructions verified, stack ${stack}`;
       context.diagnostic(row);
       assert.ok(share(figure) <= allowedShare, row);
+      assert.ok(
+        object.startsWith("test/") || !figure.losesStack,
+        `${program} can lose its stack to another thread: see bpf/cipher/stack.h`,
+      );
     }
   });
 }

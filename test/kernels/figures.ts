@@ -3,7 +3,7 @@ import { globSync } from "node:fs";
 import { join } from "node:path";
 import { projectRoot } from "../../src/dataplane/native.ts";
 import { BpfObject } from "../../src/dataplane/object.ts";
-import { deepestStack } from "./stack.ts";
+import { deepestStack, mayHavePrivateStack } from "./stack.ts";
 
 export interface Figure {
   /** Under bpf/. */
@@ -13,7 +13,12 @@ export interface Figure {
   readonly instructions: number;
   /** Bytes, of the deepest chain of calls. */
   readonly stack: number;
+  /** Of a uprobe: the kernel may give it a stack that another thread overwrites (bpf/cipher/stack.h). */
+  readonly losesStack: boolean;
 }
+
+/** BPF_PROG_TYPE_KPROBE, which uprobes are */
+const KPROBE = 2;
 
 /** include/linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS (5.2, commit c04c0d2b968a); include/linux/filter.h: MAX_BPF_STACK */
 export const limits = { instructions: 1_000_000, stack: 512 } as const;
@@ -33,11 +38,12 @@ export function figuresOf(object: string): Figure[] {
   const loaded = new BpfObject(join(projectRoot, "build", object), { statistics: true });
   try {
     return loaded.programs.map(({ name }) => {
-      const { log, code } = loaded.program(name);
+      const { log, code, type } = loaded.program(name);
       const instructions = Number(/processed (\d+) insns/.exec(log)?.[1]);
       const depths = /stack depth ([\d+]+)/.exec(log)?.[1]?.split("+").map(Number);
       if (!instructions || depths === undefined) throw new Error(`${object}, ${name}: no statistics:\n${log}`);
-      return { object, program: name, instructions, stack: deepestStack(code, depths) };
+      const losesStack = type === KPROBE && mayHavePrivateStack(code, depths);
+      return { object, program: name, instructions, stack: deepestStack(code, depths), losesStack };
     });
   } finally {
     loaded.close();

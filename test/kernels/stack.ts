@@ -6,6 +6,7 @@
 /** include/uapi/linux/bpf.h */
 const CALL = 0x85;
 const HELPER_LOOP = 181;
+const HELPER_TAIL_CALL = 12;
 const LOAD_64 = 0x18;
 const PSEUDO_CALL = 1;
 const PSEUDO_FUNC = 4;
@@ -62,7 +63,17 @@ function callsIn(code: Buffer): { readonly from: number; readonly to: number }[]
 }
 
 function loopsIn(code: Buffer): number[] {
-  return instructions(code)
-    .filter(({ opcode, source, value }) => opcode === CALL && source === 0 && value === HELPER_LOOP)
-    .map(({ index }) => index);
+  return helperCalls(code, HELPER_LOOP).map(({ index }) => index);
+}
+
+function helperCalls(code: Buffer, helper: number): Instruction[] {
+  return instructions(code).filter(({ opcode, source, value }) => opcode === CALL && source === 0 && value === helper);
+}
+
+/** include/linux/bpf.h: BPF_PRIV_STACK_MIN_SIZE */
+const PRIVATE_STACK_LEAST = 64;
+
+/** Whether the verifier may give a program a private stack (bpf/cipher/stack.h): not one that has a tail call. */
+export function mayHavePrivateStack(code: Buffer, depths: readonly number[]): boolean {
+  return depths.some((depth) => depth >= PRIVATE_STACK_LEAST) && helperCalls(code, HELPER_TAIL_CALL).length === 0;
 }
