@@ -14,11 +14,12 @@
  */
 #include "../core.h"
 #include "../maps/workloads.h"
-#include "whole.h"
 
 KLOAK_LICENSE;
 
 #if defined(__TARGET_ARCH_x86)
+
+#include "whole.h"
 
 enum {
 	k_arguments = 8, /* from the stack pointer: after the address to return to */
