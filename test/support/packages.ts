@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { delimiter, join } from "node:path";
 import { runSync } from "../../src/lab/command.ts";
 
 /** Outside of the tree, so that a clean clone need not fetch everything again. */
@@ -25,6 +25,17 @@ export function pythonPackages(name: string, requirements: string, python = "pyt
   once(output, requirements, () => {
     runSync(python, ["-m", "venv", "--clear", output]);
     runSync(join(output, "bin/pip"), ["install", "--quiet", "--requirement", requirements]);
+  });
+  return output;
+}
+
+/** The jars that a pom.xml names, with what they need. Returns the folder. Maven is Debian's, unless there is one. */
+export function mavenPackages(name: string, pom: string): string {
+  const output = join(cache, name);
+  once(output, pom, () => {
+    const found = (process.env["PATH"] ?? "").split(delimiter).some((folder) => existsSync(join(folder, "mvn")));
+    if (!found) debianPackages(["maven"]);
+    runSync("mvn", ["-q", "-B", "-f", pom, "dependency:copy-dependencies", `-DoutputDirectory=${output}`]);
   });
   return output;
 }

@@ -7,12 +7,11 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
-import java.nio.file.Path;
 import javax.net.ssl.SSLContext;
 
 public final class JdkAttached {
     public static void main(String[] args) throws Exception {
-        SSLContext trust = JdkClient.trust(Path.of(args[0]));
+        SSLContext trust = Requests.context(Requests.trust(args[0]));
         HttpClient first = client(trust);
         ask(first, args[1] + "/before");
         System.out.println("ready");

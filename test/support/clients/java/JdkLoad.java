@@ -6,7 +6,6 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.ExecutorService;
@@ -17,7 +16,7 @@ import javax.net.ssl.SSLContext;
 
 public final class JdkLoad {
     public static void main(String[] args) throws Exception {
-        SSLContext trust = JdkClient.trust(Path.of(args[0]));
+        SSLContext trust = Requests.context(Requests.trust(args[0]));
         int threads = Integer.parseInt(args[1]);
         AtomicInteger left = new AtomicInteger(Integer.parseInt(args[2]));
         ExecutorService pool = Executors.newFixedThreadPool(threads);
