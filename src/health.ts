@@ -1,5 +1,6 @@
 /* `/healthz`, `/readyz` and `/metrics`, without TLS, as kubelet and scrapers want them, and without anything secret. */
 import { createServer, type Server } from "node:http";
+import { boundStrangers, checkMs } from "./tls/strangers.ts";
 
 export interface HealthOptions {
   readonly port: number;
@@ -11,7 +12,7 @@ export interface HealthOptions {
 
 /** @throws Error if the port is taken */
 export async function serveHealth({ port, isReady, notReady, metrics }: HealthOptions): Promise<Server> {
-  const server = createServer((request, response) => {
+  const server = createServer({ connectionsCheckingInterval: checkMs }, (request, response) => {
     if (request.url === "/healthz") response.end("ok\n");
     else if (request.url === "/readyz") {
       const ready = isReady();
@@ -25,7 +26,7 @@ export async function serveHealth({ port, isReady, notReady, metrics }: HealthOp
   });
   server.headersTimeout = 5000;
   server.requestTimeout = 5000;
-  server.maxConnections = 64;
+  boundStrangers(server, 64); // the kubelet must always be answered
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, "::", resolve);

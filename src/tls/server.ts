@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { CertificateSource, ServerIdentity } from "./certificate-source.ts";
+import { boundStrangers, checkMs } from "./strangers.ts";
 
 export interface Exchange {
   readonly request: IncomingMessage;
@@ -43,7 +44,12 @@ export class HttpError extends Error {
 
 /** An AdmissionReview has an object and the one before, each at most 1.5 MiB in etcd, as JSON with base64 in it. */
 const defaultBodyLimit = 8 * 1024 * 1024;
+/** Of all bodies that are being read; who may send them is known only afterwards. */
+const bodiesLimit = 6 * defaultBodyLimit;
 const bodyTimeoutMs = 15_000;
+const handshakeTimeoutMs = 5000;
+
+let bodiesBytes = 0;
 
 export class HttpsServer {
   readonly #server: Server;
@@ -63,7 +69,13 @@ export class HttpsServer {
       minVersion: "TLSv1.2" as const,
     });
     const server = createServer(
-      { ...context(certificates.identity), requestCert: askCertificate, rejectUnauthorized: false },
+      {
+        ...context(certificates.identity),
+        requestCert: askCertificate,
+        rejectUnauthorized: false,
+        handshakeTimeout: handshakeTimeoutMs,
+        connectionsCheckingInterval: checkMs,
+      },
       (request, response) => void answer(request, response, options),
     );
     certificates.onChange((identity) => server.setSecureContext(context(identity)));
@@ -71,6 +83,7 @@ export class HttpsServer {
     server.headersTimeout = 10_000;
     server.requestTimeout = bodyTimeoutMs;
     server.maxHeadersCount = 100;
+    boundStrangers(server);
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.listen(options.port, options.host ?? "::", () => {
@@ -98,7 +111,9 @@ export class HttpsServer {
 
 async function answer(request: IncomingMessage, response: ServerResponse, options: HttpsServerOptions): Promise<void> {
   try {
-    const url = new URL(request.url ?? "/", "https://host");
+    const target = request.url ?? "/";
+    if (!URL.canParse(target, "https://host")) throw new HttpError(400, "the path is none");
+    const url = new URL(target, "https://host");
     const route = options.routes[`${request.method} ${url.pathname}`] ?? options.otherwise;
     if (route === undefined) throw new HttpError(404, `there is no ${request.method} ${url.pathname}`);
     const limit = options.bodyLimit ?? defaultBodyLimit;
@@ -121,7 +136,8 @@ function send(response: ServerResponse, status: number, value: unknown): void {
     "content-length": Buffer.byteLength(body),
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
-    ...(status === 413 ? { connection: "close" } : {}),
+    // Whoever is refused so has no further use of the connection, and may be a stranger.
+    ...([401, 403, 413].includes(status) ? { connection: "close" } : {}),
   });
   response.end(body);
 }
@@ -129,13 +145,23 @@ function send(response: ServerResponse, status: number, value: unknown): void {
 async function readJson(request: IncomingMessage, limit: number): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > limit) throw new HttpError(413, `the body has more than ${limit} bytes`);
-    chunks.push(chunk);
-  }
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      length += chunk.length;
+      bodiesBytes += chunk.length;
+      if (length > limit) throw new HttpError(413, `the body has more than ${limit} bytes`);
+      if (bodiesBytes > bodiesLimit) throw new HttpError(503, "too many large bodies at once");
+      chunks.push(chunk);
+    }
+    return parse(Buffer.concat(chunks).toString("utf8"));
+  } finally {
+    bodiesBytes -= length;
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
   } catch {
     throw new HttpError(400, "the body is not JSON");
   }

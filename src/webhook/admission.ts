@@ -94,11 +94,14 @@ async function isCloaked(
   return parent !== undefined && enabledBy(parent.metadata) === true;
 }
 
+/** Who has made many mistakes reads about the first ones. */
+const longestRefusal = 4000;
+
 /** Validates the settings of a Secret. */
 export function admitSecret({ uid, object, kind }: AdmissionRequest): AdmissionResponse {
   if (kind.kind !== "Secret" || object === null) return { uid, allowed: true };
   const { errors, warnings } = secretVerdict(object);
-  if (errors.length > 0) return refuse(uid, errors.join("; "));
+  if (errors.length > 0) return refuse(uid, errors.join("; ").slice(0, longestRefusal));
   // The API server cuts warnings of more than 256 characters, and all of more than 4096 together.
   const shown = warnings.slice(0, 8).map((text) => (text.length > 256 ? `${text.slice(0, 253)}...` : text));
   return shown.length === 0 ? { uid, allowed: true } : { uid, allowed: true, warnings: shown };
