@@ -198,9 +198,13 @@ const discovery = {
   })),
 };
 
-/** A record belongs to its pod's namespace; what is known of no pod only to those who may see all. */
-function isIn({ workload }: AuditRecord, namespace: string | undefined): boolean {
-  return namespace === undefined || (workload?.kind === "pod" && workload.namespace === namespace);
+/**
+ * A record belongs to its pod's namespace and to its secret's: whose placeholder was found elsewhere is to know it. What is
+ * known of neither is only for those who may see all.
+ */
+function isIn({ workload, secret }: AuditRecord, namespace: string | undefined): boolean {
+  if (namespace === undefined) return true;
+  return (workload?.kind === "pod" && workload.namespace === namespace) || secret?.startsWith(`${namespace}/`) === true;
 }
 
 function filterOf(input: Parameters<typeof parseFilter>[0]): ReturnType<typeof parseFilter> {

@@ -13,8 +13,8 @@ import { Election } from "../kube/lease.ts";
 import { KeyedQueue } from "../kube/queue.ts";
 import type { CertificateSource } from "../tls/certificate-source.ts";
 import { FolderCertificates } from "../tls/folder-certificates.ts";
-import { HttpsServer, type Route } from "../tls/server.ts";
-import { admitPod, admitSecret, readReview, writeReview } from "../webhook/admission.ts";
+import { HttpError, HttpsServer, type Route } from "../tls/server.ts";
+import { type AdmissionRequest, admitPod, admitSecret, readReview, writeReview } from "../webhook/admission.ts";
 import { AuditApi } from "./audit-api.ts";
 import { AuditStore } from "./audit-store.ts";
 import { ClusterView } from "./cluster-view.ts";
@@ -103,7 +103,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     podsUsing: (shadow) => view.podsUsing(shadow),
     outdated: (shadow, pods) => outdated.add(shadow, pods),
   });
-  const podEvents = new PodEvents({ events });
+  const podEvents = new PodEvents({ events, secret: (key) => view.managed.get(key) });
   const nodes: NodeApi = new NodeApi({
     identity: new NodeIdentity({ client, agentUser: `system:serviceaccount:${namespace}:${options.agent}` }),
     authority: () => own.authority,
@@ -221,9 +221,18 @@ function webhookRoutes(
     return writeReview(response);
   };
   return {
-    "POST /pods": async ({ json }) => answered("pod", await admitPod(readReview(await json()), view, onlyReadyNodes)),
-    "POST /secrets": async ({ json }) => answered("secret", admitSecret(readReview(await json()))),
+    "POST /pods": async ({ json }) => answered("pod", await admitPod(reviewIn(await json()), view, onlyReadyNodes)),
+    "POST /secrets": async ({ json }) => answered("secret", admitSecret(reviewIn(await json()))),
   };
+}
+
+/** @throws HttpError 400: a stranger's mistake is nothing for our log */
+function reviewIn(data: unknown): AdmissionRequest {
+  try {
+    return readReview(data);
+  } catch (error) {
+    throw new HttpError(400, messageOf(error));
+  }
 }
 
 /**
