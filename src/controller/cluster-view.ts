@@ -24,6 +24,9 @@ export interface ClusterViewOptions {
 
 /** Pods that are gone: records about them may still be on their way. */
 const goneMax = 5000;
+/** A Secret has up to 1.5 MiB, a pod mostly some KiB: what a page takes is there twice while it is read. */
+const secretsPage = 25;
+const podsPage = 100;
 const rootsMs = 60_000;
 const lagMs = 2000;
 
@@ -48,6 +51,7 @@ export class ClusterView implements Surroundings {
       warn,
       resource: resources.secrets,
       labelSelector: `${domain}enabled=true`,
+      pageSize: secretsPage,
       keep: withoutManagedFields,
       changed: (key) => this.#secretChanged(key),
     });
@@ -56,6 +60,7 @@ export class ClusterView implements Surroundings {
       warn,
       resource: resources.secrets,
       labelSelector: `${domain}managed=true`,
+      pageSize: secretsPage,
       keep: withoutManagedFields,
       changed: (key, now) => {
         options.shadowChanged(key, now);
@@ -66,6 +71,7 @@ export class ClusterView implements Surroundings {
       client,
       warn,
       resource: resources.pods,
+      pageSize: podsPage,
       keep: boundPod,
       changed: (_, now, before) => this.#podChanged(now, before),
     });

@@ -6,7 +6,7 @@ import type { EventRecorder } from "../kube/events.ts";
 import type { Informer } from "../kube/informer.ts";
 import type { Secret } from "../kube/objects.ts";
 import { resources } from "../kube/resource.ts";
-import { markerOffset, tokenText } from "../placeholder/index.ts";
+import { markerOffset, type Taken, tokenText } from "../placeholder/index.ts";
 import type { BoundPod } from "./bindings.ts";
 import { isManaged, isShadowOf, shadowNameOf, shadowSuffix } from "../shadow/marks.ts";
 import { desiredShadow, sameShadow } from "./shadow.ts";
@@ -162,15 +162,15 @@ class TokenIndex {
     }
   }
 
-  /** Of a pair that is taken twice, the shadow whose name comes first keeps it. */
-  of(shadow: string): ReadonlySet<string> {
-    const own = new Set(this.#byShadow.get(shadow));
-    const taken = new Set<string>();
-    for (const [token, owners] of this.#owners) {
-      if (!own.has(token)) taken.add(token);
-      else if ([...owners].some((other) => other < shadow)) taken.add(token);
-    }
-    return taken;
+  /** Those of others. Of a pair that is taken twice, the shadow whose name comes first keeps it. */
+  of(shadow: string): Taken {
+    return {
+      has: (token) => {
+        const owners = this.#owners.get(token);
+        if (owners === undefined) return false;
+        return !owners.has(shadow) || [...owners].some((other) => other < shadow);
+      },
+    };
   }
 }
 

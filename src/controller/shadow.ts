@@ -5,7 +5,14 @@
 import { Buffer } from "node:buffer";
 import type { Secret } from "../kube/objects.ts";
 import { keyOf } from "../kube/objects.ts";
-import { makePlaceholder, PlaceholderError, placeholderProblem, SecretValue, tokenText } from "../placeholder/index.ts";
+import {
+  makePlaceholder,
+  PlaceholderError,
+  placeholderProblem,
+  SecretValue,
+  type Taken,
+  tokenText,
+} from "../placeholder/index.ts";
 import { huffmanBits } from "../placeholder/huffman.ts";
 import { domain, managedKeysOf, policyInputOf } from "../policy/annotations.ts";
 import { policyProblems } from "../policy/policy.ts";
@@ -33,11 +40,7 @@ export interface DesiredShadow {
  * @param existing whatever Secret has the shadow's name
  * @param taken tokens of all other placeholders
  */
-export function desiredShadow(
-  original: Secret,
-  existing: Secret | undefined,
-  taken: ReadonlySet<string>,
-): DesiredShadow {
+export function desiredShadow(original: Secret, existing: Secret | undefined, taken: Taken): DesiredShadow {
   if (!isManaged(original)) return { shadow: undefined, conflict: false, problems: [], changed: [] };
   const { name, namespace } = original.metadata;
   const shadowName = shadowNameOf(name);
@@ -60,7 +63,7 @@ export function desiredShadow(
       continue;
     }
     const before = existing?.data?.[key];
-    const placeholder = placeholderOf(original, key, encoded, before, union(taken, used), problems);
+    const placeholder = placeholderOf(original, key, encoded, before, either(taken, used), problems);
     const text = Buffer.from(placeholder ?? "", "latin1").toString("base64");
     data[key] = text;
     if (placeholder !== undefined) used.add(tokenText(placeholder));
@@ -115,7 +118,7 @@ function placeholderOf(
   key: string,
   encoded: string,
   before: string | undefined,
-  taken: ReadonlySet<string>,
+  taken: Taken,
   problems: ShadowProblem[],
 ): string | undefined {
   const value = new SecretValue(Buffer.from(encoded, "base64"));
@@ -196,6 +199,6 @@ function comparable({ metadata, type, data }: Secret) {
   return [sorted(metadata.labels), owners, type ?? "Opaque", sorted(data)];
 }
 
-function union(a: ReadonlySet<string>, b: ReadonlySet<string>): ReadonlySet<string> {
-  return b.size === 0 ? a : new Set([...a, ...b]);
+function either(a: Taken, b: Taken): Taken {
+  return { has: (token) => a.has(token) || b.has(token) };
 }

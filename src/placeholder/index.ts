@@ -9,6 +9,7 @@ export {
   type PlaceholderProblem,
   placeholderProblem,
   shortestValue,
+  type Taken,
 } from "./placeholder.ts";
 export { redact, redactPlaceholders } from "./redact.ts";
 export { SecretValue } from "./secret-value.ts";

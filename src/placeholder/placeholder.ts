@@ -17,11 +17,14 @@ const shortestFromMarker = 8;
 const wantedTexts = 2n ** 40n;
 const drawsPerAlphabet = 4096;
 
+/** Tokens that are in use: a set, or what knows them otherwise. */
+export type Taken = Pick<ReadonlySet<string>, "has">;
+
 export interface PlaceholderOptions {
   /** Leading characters that the placeholder keeps, for clients that check a key's shape. */
   readonly prefix?: string | undefined;
   /** Tokens (`tokenText`) that other placeholders have. */
-  readonly taken?: ReadonlySet<string> | undefined;
+  readonly taken?: Taken | undefined;
   /** It may stand in a URL or a form: then the value must be able to. */
   readonly inUrl?: boolean | undefined;
   /** What the value is, for the error's reader: `Secret payments/stripe, key token`. */
@@ -186,7 +189,7 @@ function usableAlphabets({ characters, bits }: RandomShape): readonly Alphabet[]
 }
 
 /** A long placeholder may not start like a short one either, or the short one would be found inside it. */
-function isTaken(placeholder: string, taken: ReadonlySet<string> | undefined): boolean {
+function isTaken(placeholder: string, taken: Taken | undefined): boolean {
   if (taken === undefined) return false;
   const token = tokenText(placeholder);
   return taken.has(token) || taken.has(token.slice(0, shortestFromMarker));

@@ -10,13 +10,15 @@ import { version } from "../../src/version.ts";
 
 const run = promisify(execFile);
 const scripts = import.meta.dirname;
-const cache =
+export const cache =
   process.env["KLOAK_CLUSTER_CACHE"] ??
   join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "kloak-cluster");
 const data = join(cache, "data");
 const path = `${join(cache, "bin")}:${process.env["PATH"]}`;
 /** As the chart calls it, so that nothing has to be set to install it. */
 export const image = `docker.io/kloak/kloak:${version}`;
+/** Node's, as in image/Dockerfile. */
+export const imageFlags: readonly string[] = ["--expose-gc", "--optimize-for-size", "--max-semi-space-size=1"];
 
 export interface Output {
   readonly stdout: string;
@@ -75,6 +77,13 @@ export class Cluster {
     return this.tryKubectl("apply", "-f", file);
   }
 
+  /** Makes an object as it is: `apply` would write it into an annotation too, which may be too long. */
+  async create(object: object): Promise<void> {
+    const file = join(this.#work, "create.json");
+    writeFileSync(file, JSON.stringify(object));
+    await this.kubectl("create", "-f", file);
+  }
+
   /** Whether the API server, and the webhooks that it asks, would take this object. */
   async tryDryRun(object: object): Promise<Output> {
     const file = join(this.#work, "dry-run.json");
@@ -116,6 +125,11 @@ export class Cluster {
   }
 
   readonly server = "https://10.240.0.11:6443";
+
+  /** A folder for files of tests. */
+  get scratch(): string {
+    return this.#work;
+  }
 
   /** `kloak` of this clone, on this machine. */
   kloak(...args: readonly string[]): Promise<Output> {
@@ -160,6 +174,7 @@ export class Cluster {
     const entrypoint = [
       "/usr/bin/node",
       "--disable-sigusr1",
+      ...imageFlags,
       "--disable-warning=ExperimentalWarning",
       "/opt/kloak/src/cli/main.ts",
     ];
