@@ -107,13 +107,14 @@ test("every substitution has its record, with namespace, pod, node and key", asy
   assert.ok(!JSON.stringify(await records("first")).includes(value));
 });
 
-test("a placeholder that leaked to another pod or namespace is inert there, and recorded", async () => {
-  await callers.workspace("other", "sk-live-othersecret1");
+test("C3, C5: a placeholder that leaked to another pod or namespace is inert there, and recorded on both sides", async () => {
+  await callers.workspace("other", "sk-live-othersecret1"); // of the same name
   const shadow = await cluster.get<Secret>("-n", "first", "secret", "key-kloak");
   const leaked = decode(shadow.data?.["token"]);
   await cluster.apply(
     callers.pod("other", "thief", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
     callers.pod("first", "neighbour", { env: [{ name: "TOKEN", value: leaked }] }, { COUNT: "3" }),
+    callers.pod("other", "honest", tokenOf("key"), { COUNT: "3" }),
   );
   for (const [namespace, mark] of [
     ["other", "thief"],
@@ -128,6 +129,20 @@ test("a placeholder that leaked to another pod or namespace is inert there, and 
       ),
     );
   }
+  await until("requests with the secret of the same name", async () => callers.tokensOf("honest").length >= 3);
+  assert.deepEqual([...new Set(callers.tokensOf("honest"))], ["sk-live-othersecret1"]);
+  // Whose secret it is learns of it, and from where.
+  const ofOwner = (await records("first")).filter(
+    ({ workload }) => workload?.kind === "pod" && workload.name === "thief",
+  );
+  assert.ok(ofOwner.length > 0 && ofOwner.every(({ secret }) => secret === "first/key/token"));
+  await until("an Event on the Secret", async () => {
+    const about = ["--field-selector", "involvedObject.kind=Secret,involvedObject.name=key"];
+    const path = "jsonpath={range .items[*]}{.reason} {.message}{end}";
+    return /PlaceholderElsewhere pod other\/thief/.test(
+      await cluster.kubectl("-n", "first", "get", "events", ...about, "-o", path),
+    );
+  });
 });
 
 test("kloak audit and status, as a user of a kubeconfig who may see this and not that", async () => {
