@@ -85,7 +85,9 @@ build/java/kloak-java.jar: $(JAVA_SOURCES) java/manifest Makefile
 	$(Q)rm -rf build/java/classes && \
 		$(JAVAC) -source 17 -target 17 -Xlint:all,-options -Werror --patch-module java.base=java/base \
 			-d build/java/classes $(filter java/base/%,$^) && \
-		$(JAVAC) --release 17 -Xlint:all -Werror -d build/java/classes $(filter java/agent/%,$^) && \
+		$(JAVAC) --release 17 -Xlint:all -Werror -d build/java/classes \
+			$(filter-out %/Agent.java,$(filter java/agent/%,$^)) && \
+		$(JAVAC) --release 8 -Xlint:all,-options,-classfile -Werror -d build/java/classes $(filter %/Agent.java,$^) && \
 		$(JAVAC:javac=jar) --create --file $@.new --manifest java/manifest -C build/java/classes . && mv $@.new $@
 
 -include $(wildcard $(BPF_OBJECTS:=.d) $(BPF_SOURCES:bpf/%.c=build/arm64/%.o.d) $(TEST_OBJECTS:=.d) $(ADDON_OBJECTS:=.d) $(PROGRAMS:=.d))

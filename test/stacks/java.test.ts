@@ -1,5 +1,7 @@
 /* The promises, kept by JVMs into which Kloak's agent is loaded: JSSE lies in no file that could be hooked. Needs root. */
 import assert from "node:assert/strict";
+import { copyFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, test } from "node:test";
 import { suites } from "../../src/lab/suites.ts";
 import { agent, javaProgram, jdkStack } from "../support/java.ts";
@@ -102,6 +104,15 @@ test("java: into a JVM that runs the agent is loaded for the connections to come
   assert.deepEqual(byPath, ["/before placeholder", "/same placeholder", "/new secret"]);
   // That JVM, and jcmd's own.
   assert.deepEqual(audited, { unprotected: 2, "refused unproven-flow": 1, substituted: 1 });
+});
+
+test("java: an agent that cannot do its work says so, and the program goes on", async () => {
+  const alone = join(world.directory, "kloak-java.jar"); // without the library beside it
+  copyFileSync(agent, alone);
+  const [java = "", ...rest] = bare;
+  const { arrived, stderr } = await ask([java, `-javaagent:${alone}`, ...rest], host);
+  assert.deepEqual(arrived, { placeholder: suites.length });
+  assert.match(stderr, /^kloak: Java's TLS is not heard, .*libkloak-java\.so/m);
 });
 
 test("java: without the agent placeholders go out as they are, and it is said what would change that", async () => {

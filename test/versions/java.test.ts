@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { jdkStack, jvmOfVersion, libraryStack } from "../support/java.ts";
+import { agent, jdkStack, jvmOfVersion, libraryStack } from "../support/java.ts";
 import { speakMatrix } from "../support/matrix.ts";
 import { count, header } from "../support/requests.ts";
 import { clientCommand } from "../support/stacks.ts";
@@ -19,6 +19,16 @@ for (const version of ["17.0.2.1", "21.0.8.2", "25.0.2.1"]) {
   test(`java ${version}: secrets of 8, 51 and 4096 bytes over every suite, uploads beside them unharmed`, () =>
     speakMatrix(world, jdkStack("http1", jvmOfVersion(version))));
 }
+
+test("java 11: too old, it starts with the agent all the same, and it is said", async () => {
+  const jvm = jvmOfVersion("11.0.13.1");
+  const outcome = await world.kloak({
+    secrets: { SECRET: { value, hosts: host } },
+    command: [jvm, `-javaagent:${agent}`, "--version"],
+  });
+  assert.equal(outcome.status, 0, outcome.stderr);
+  assert.match(outcome.stderr, /^kloak: Java's TLS is not heard, .*this is Java 11/m);
+});
 
 async function ask(kind: Parameters<typeof libraryStack>[0], hosts: string, listeners: readonly string[]) {
   const urls = listeners.map((listener) => world.url(listener));

@@ -6,6 +6,7 @@ import java.lang.instrument.ClassFileTransformer;
 import java.lang.instrument.Instrumentation;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
+import java.net.URI;
 import java.nio.file.Path;
 import java.security.ProtectionDomain;
 import java.util.HashSet;
@@ -38,11 +39,11 @@ final class Sealers implements ClassFileTransformer {
     private Sealers() {}
 
     /**
-     * @param library path of libkloak-java.so
+     * @param library where libkloak-java.so is
      * @throws IllegalStateException if the classes are not as expected; those are left as they were
      */
-    static void change(Instrumentation instrumentation, Path library) throws Exception {
-        define(instrumentation, library);
+    static void change(Instrumentation instrumentation, URI library) throws Exception {
+        define(instrumentation, Path.of(library));
         Sealers sealers = new Sealers();
         instrumentation.addTransformer(sealers, true);
         for (String name : NAMES) {
