@@ -28,6 +28,7 @@ s=$(stamp "$here"/go/{go.mod,go.sum,cmd/*/*.go})
 if ! current go "$s"; then
   cd "$here/go"
   go=$(compiler)
+  echo "cluster: building Kubernetes, etcd and CoreDNS from their Go modules: some 5 minutes on 2 cores"
   version=$("$go" list -m -f '{{.Version}}' k8s.io/kubernetes)
   minor=${version#v1.} v=k8s.io/component-base/version
   build "$bin" "-X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}" ./cmd/kube ./cmd/coredns
@@ -40,6 +41,7 @@ s=$(stamp "$here"/{build.sh,image.sh,runc-wrapper.sh,pause.c} "$cache/go.stamp")
 ! current rest "$s" || exit 0
 cd "$work"
 
+echo "cluster: containerd, runc, helm and the images of test programs"
 # From Debian, unpacked and not installed.
 apt-get -q -o APT::Sandbox::User=root download containerd runc containernetworking-plugins busybox bpftool >/dev/null
 for d in *.deb; do dpkg-deb -x "$d" "$cache/debs"; done
