@@ -114,6 +114,20 @@ for (const [what, unruly] of [
     await first.stop();
   });
 
+test("an answer that comes when the lease may be another's again makes nobody a leader", async () => {
+  const earlier = version;
+  server.answer = (asked, response) => {
+    if (asked.method === "GET") return serve(asked, response);
+    setTimeout(() => serve(asked, response), 900);
+  };
+  const replica = new Replica("a", 1200);
+  await until("two late answers", () => version >= earlier + 2);
+  assert.equal(replica.turns, 0);
+  server.answer = serve;
+  await until("its lead", () => replica.leads);
+  await replica.stop();
+});
+
 for (const [what, renewTime] of [
   ["far behind", "1970-01-01T00:00:00.000000Z"],
   ["far ahead", "2999-01-01T00:00:00.000000Z"],

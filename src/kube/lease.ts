@@ -42,6 +42,11 @@ export class Election {
     this.#options = { durationMs: 15_000, renewMs: 2_000, ...options };
   }
 
+  /** How long after it asked for a renewal a leader may lead, in milliseconds: well before another may take over. */
+  get #heldMs(): number {
+    return (this.#options.durationMs * 2) / 3;
+  }
+
   /**
    * Runs `lead` whenever this process is the leader, with a signal that is aborted when it is no longer. Until `signal`
    * is aborted; then the lease is given back, so that the next need not wait for it to run out. What `lead` throws is
@@ -55,6 +60,8 @@ export class Election {
         await sleep(renewMs, signal);
         continue;
       }
+      // The answer may have come so late that the lease is another's again.
+      if (performance.now() - askedAt >= this.#heldMs) continue;
       const lost = new AbortController();
       const leading = AbortSignal.any([lost.signal, signal]);
       const work = lead(leading).catch((error: unknown) => warn?.(`leading: ${messageOf(error)}`));
@@ -71,13 +78,13 @@ export class Election {
    * when a renewal was asked for: the answer may have taken its time.
    */
   async #keep(askedAt: number, signal: AbortSignal): Promise<void> {
-    const { durationMs, renewMs } = this.#options;
+    const { renewMs } = this.#options;
     let renewedAt = askedAt;
     while (!signal.aborted) {
       await sleep(renewMs, signal);
       if (signal.aborted) return;
       const now = performance.now();
-      const leftMs = renewedAt + (durationMs * 2) / 3 - now;
+      const leftMs = renewedAt + this.#heldMs - now;
       if (leftMs <= 0) return;
       const outcome = await this.#tryAcquire(AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(leftMs))]));
       if (outcome === "another's") return;
