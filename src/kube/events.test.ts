@@ -26,8 +26,8 @@ const recorder = () =>
     warn: (text) => warnings.push(text),
   });
 const secret = (name = "stripe") => ({ metadata: { namespace: "payments", name, uid: `uid-${name}` } });
-const say = (events: EventRecorder, message: string, name?: string) =>
-  events.record(resources.secrets, secret(name), "Warning", "HostsMissing", message);
+const say = (events: EventRecorder, message: string, name?: string, reason = "HostsMissing") =>
+  events.record(resources.secrets, secret(name), "Warning", reason, message);
 const methods = () => server.asked.map(({ method }) => method);
 
 interface Written {
@@ -71,16 +71,17 @@ test("an Event that has run out, or was never written, is made again with its co
   assert.equal(written()[0]?.metadata.name, written()[1]?.metadata.name);
 });
 
-test("one object may say so much, and later more; another is not silenced by it", async () => {
+test("of one reason an object may say so much, and later more; another, or of another, is not silenced by it", async () => {
   const events = recorder();
   for (let i = 0; i < 25; i++) await say(events, `message ${i}`);
   assert.equal(server.asked.length, 10);
   assert.equal(events.suppressed, 15);
   await say(events, "its own", "other");
-  assert.equal(server.asked.length, 11);
+  await say(events, "of another reason", undefined, "HostNotAllowed");
+  assert.equal(server.asked.length, 12);
   now += 60_000; // two more
   for (let i = 30; i < 35; i++) await say(events, `message ${i}`);
-  assert.equal(server.asked.length, 13);
+  assert.equal(server.asked.length, 14);
 });
 
 test("names and messages that the API takes, whatever the object is called", async () => {

@@ -9,7 +9,7 @@ export interface EventRecorderOptions {
   /** `kloak-controller`. */
   readonly component: string;
   readonly warn?: (message: string) => void;
-  /** An object gets a burst of this many different events, and one more each `refillMs`. */
+  /** Of each reason an object gets a burst of this many different events, and one more each `refillMs`. */
   readonly burst?: number;
   readonly refillMs?: number;
   readonly now?: () => number;
@@ -41,7 +41,7 @@ export class EventRecorder {
   readonly #options: Required<Omit<EventRecorderOptions, "warn">> & Pick<EventRecorderOptions, "warn">;
   readonly #written = new Map<string, Written>();
   readonly #buckets = new Map<string, Bucket>();
-  /** Events that were not written since the object had too many. */
+  /** Events that were not written since the object had too many of their reason. */
   suppressed = 0;
 
   constructor(options: EventRecorderOptions) {
@@ -64,7 +64,7 @@ export class EventRecorder {
       known.count += 1;
       if (now - known.lastMs < repeatEveryMs) return;
       known.lastMs = now;
-    } else if (!this.#take(uid, now)) {
+    } else if (!this.#take(`${uid} ${reason}`, now)) {
       this.suppressed += 1;
       return;
     }
@@ -114,11 +114,11 @@ export class EventRecorder {
     };
   }
 
-  #take(uid: string, now: number): boolean {
+  #take(key: string, now: number): boolean {
     const { burst, refillMs } = this.#options;
-    const bucket = this.#buckets.get(uid) ?? { tokens: burst, atMs: now };
-    this.#buckets.delete(uid);
-    this.#buckets.set(uid, bucket);
+    const bucket = this.#buckets.get(key) ?? { tokens: burst, atMs: now };
+    this.#buckets.delete(key);
+    this.#buckets.set(key, bucket);
     if (this.#buckets.size > remembered) this.#buckets.delete(this.#buckets.keys().next().value ?? "");
     bucket.tokens = Math.min(burst, bucket.tokens + (now - bucket.atMs) / refillMs);
     bucket.atMs = now;
