@@ -212,6 +212,10 @@ test("each account can do what it must, and no more", async () => {
     ["kloak-controller", "create serviceaccounts/token -A", "no"],
     ["kloak-controller", "impersonate users", "no"],
     ["kloak-controller", "update configmaps -n default", "no"],
+    ["kloak-controller", "update configmaps/kloak-controller-trust -n kloak-system", "yes"],
+    ["kloak-controller", "update configmaps/other -n kloak-system", "no"],
+    ["kloak-controller", "update leases.coordination.k8s.io/kloak-controller -n kloak-system", "yes"],
+    ["kloak-controller", "update leases.coordination.k8s.io/other -n kloak-system", "no"],
     ["kloak-controller", "patch mutatingwebhookconfigurations/other", "no"],
     ["kloak-controller", "create clusterrolebindings", "no"],
   ];
