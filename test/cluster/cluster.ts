@@ -17,8 +17,9 @@ const data = join(cache, "data");
 const path = `${join(cache, "bin")}:${process.env["PATH"]}`;
 /** As the chart calls it, so that nothing has to be set to install it. */
 export const image = `docker.io/kloak/kloak:${version}`;
-/** Node's, as in image/Dockerfile. */
-export const imageFlags: readonly string[] = ["--expose-gc", "--optimize-for-size", "--max-semi-space-size=1"];
+/** What the image starts: node, its flags, and the program. */
+const entrypoint = imageEntrypoint();
+export const imageFlags = entrypoint.slice(1, -1);
 
 export interface Output {
   readonly stdout: string;
@@ -171,13 +172,6 @@ export class Cluster {
     const rootfs = join(this.#work, "rootfs");
     const archive = join(this.#work, "kloak.tar");
     await this.#script(join(projectRoot, "image/rootfs"), say, rootfs);
-    const entrypoint = [
-      "/usr/bin/node",
-      "--disable-sigusr1",
-      ...imageFlags,
-      "--disable-warning=ExperimentalWarning",
-      "/opt/kloak/src/cli/main.ts",
-    ];
     await this.#script("image.sh", say, image, rootfs, archive, ...entrypoint);
     rmSync(rootfs, { recursive: true });
     await this.#script("add-image.sh", say, archive);
@@ -202,6 +196,13 @@ export class Cluster {
       );
     });
   }
+}
+
+function imageEntrypoint(): readonly string[] {
+  const file = join(projectRoot, "image/Dockerfile");
+  const json = /^ENTRYPOINT (\[.*\])$/m.exec(readFileSync(file, "utf8"))?.[1];
+  if (json === undefined) throw new Error(`no ENTRYPOINT in ${file}`);
+  return JSON.parse(json) as string[];
 }
 
 /** Waits until `condition` holds. */

@@ -112,7 +112,7 @@ test(`${secretCount} Secrets and ${podCount} pods: converges, within ${budgetMb}
   const ports = (await freePorts(4)).map(String);
   const options = ["webhook", "nodes", "audit", "metrics"].flatMap((name, i) => [`--${name}-port`, ports[i] ?? ""]);
   const started = performance.now();
-  const child = spawn(join(projectRoot, "scripts/node"), [...imageFlags, "src/cli/main.ts", "controller", ...options], {
+  const child = spawn(join(projectRoot, "scripts/node"), [...imageFlags, "bin/start.mjs", "controller", ...options], {
     cwd: projectRoot,
     env: { ...process.env, KUBECONFIG: api.kubeconfig },
     stdio: ["ignore", "pipe", "inherit"],
