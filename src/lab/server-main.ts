@@ -6,6 +6,8 @@ import { createSecureServer, type Http2ServerRequest, type Http2ServerResponse }
 import { createServer as createHttpsServer } from "node:https";
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer, type Server as TlsServer, type TlsOptions, type TLSSocket } from "node:tls";
+import { pipeline } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import type { FromServer, ListenerPlan, ServedRequest, ToServer } from "./server-messages.ts";
 
 const keptBody = 64 * 1024;
@@ -69,6 +71,29 @@ function answer(response: ServerResponse | Http2ServerResponse, data?: unknown):
   response.end(body);
 }
 
+/** As the services of language models stream theirs (HTML Living Standard, "Server-sent events"). */
+function stream(response: ServerResponse | Http2ServerResponse, events: readonly unknown[]): void {
+  response.setHeader("content-type", "text/event-stream");
+  const lines = [...events.map((event) => JSON.stringify(event)), "[DONE]"];
+  async function* few(): AsyncGenerator<string> {
+    for (let i = 0; i < lines.length; i += 10) {
+      yield lines
+        .slice(i, i + 10)
+        .map((line) => `data: ${line}\n\n`)
+        .join("");
+      await delay(1);
+    }
+  }
+  pipeline(few, response, () => undefined); // who hangs up has had enough
+}
+
+/** Answers a call with the messages that it has sent. As gRPC over HTTP/2 has it: what became of it is in the trailers. */
+function echo(response: ServerResponse | Http2ServerResponse, messages: Buffer): void {
+  response.setHeader("content-type", "application/grpc");
+  response.addTrailers({ "grpc-status": "0" });
+  response.end(messages);
+}
+
 /** The same for both versions of HTTP; `socketOf` because that of HTTP/2 is a proxy, another for each request. */
 function handler<Request extends IncomingMessage | Http2ServerRequest>(
   plan: ListenerPlan,
@@ -79,10 +104,11 @@ function handler<Request extends IncomingMessage | Http2ServerRequest>(
     const hash = createHash("sha256");
     const kept: Buffer[] = [];
     let bodyLength = 0;
+    const isCall = request.headers["content-type"]?.startsWith("application/grpc");
     request.on("data", (chunk: Buffer) => {
       hash.update(chunk);
       bodyLength += chunk.length;
-      if (bodyLength <= keptBody) kept.push(chunk);
+      if (bodyLength <= keptBody || isCall) kept.push(chunk);
     });
     request.on("end", () => {
       const raw = request.rawHeaders;
@@ -97,8 +123,11 @@ function handler<Request extends IncomingMessage | Http2ServerRequest>(
         bodySha256: hash.digest("hex"),
         body: bodyLength <= keptBody ? Buffer.concat(kept).toString("latin1") : null,
       });
-      if (request.url === "/hold") held.push(response);
-      else answer(response, plan.answers?.[request.url?.split("?")[0] ?? ""]);
+      const path = request.url?.split("?")[0] ?? "";
+      if (isCall) echo(response, Buffer.concat(kept));
+      else if (request.url === "/hold") held.push(response);
+      else if (plan.events?.[path] !== undefined) stream(response, plan.events[path]);
+      else answer(response, plan.answers?.[path]);
     });
   };
 }

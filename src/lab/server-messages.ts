@@ -20,6 +20,8 @@ export interface ListenerPlan {
   readonly onlyAlpn?: string;
   /** `http`, `http2`: the JSON to answer with, by path without its query; "ok" to all others. */
   readonly answers?: Readonly<Record<string, unknown>>;
+  /** `http`, `http2`: server-sent events to answer with, a few at a time, by path without its query. */
+  readonly events?: Readonly<Record<string, readonly unknown[]>>;
 }
 
 /** One HTTP request as it arrived; with a `raw` listener, all that one connection sent, in `body`. */

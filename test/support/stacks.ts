@@ -1,5 +1,6 @@
 /* The clients of `clients/`, and how to start each. */
 import { join } from "node:path";
+import { goProgram } from "./go.ts";
 import { npmPackages, pythonPackages } from "./packages.ts";
 import { root } from "./world.ts";
 
@@ -81,6 +82,22 @@ export function wheelStack(name: "pyreqwest" | "httpr" | "curl_cffi" | "rnet" | 
   const python = join(pythonPackages(`wheels-${name}`, client(`wheels/${name}.txt`)), "bin/python");
   const keepsAlive = name === "curl_cffi" || name === "awscrt" ? true : "mostly";
   return { name, command: [python, client("wheels/wheels.py"), name], keepsAlive };
+}
+
+/** gRPC of Go, of Python (C++, with BoringSSL inside) and of Node.js. HEADER as above, in small letters. */
+export function grpcStacks(): readonly Stack[] {
+  const python = join(pythonPackages("grpc-python", client("grpc/requirements.txt")), "bin/python");
+  const go = goProgram({ program: "grpc-go", version: "1.26.8", stripped: true });
+  return [
+    { name: "gRPC-Go", command: [go], keepsAlive: true },
+    { name: "grpcio", command: [python, client("grpc/grpcio.py")], keepsAlive: true },
+    {
+      name: "grpc-js",
+      command: [process.execPath, join(npmPackages("grpc-node", client("grpc")), "grpc-js.mjs")],
+      keepsAlive: true,
+      ...told(process.execPath),
+    },
+  ];
 }
 
 /** Executables without symbols: BoringSSL in Bun, rustls over AWS-LC in Deno. */
