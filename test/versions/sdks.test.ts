@@ -46,8 +46,20 @@ const answers = {
   "/user": { login: "octocat", id: 1, type: "User" },
 };
 
+/** An answer in 1,000 pieces, 150 KB of events. */
+const words = Array.from({ length: 1000 }, (_, i) => `${i} `);
+const pieces = words.map((content) => ({
+  id: "chatcmpl-1",
+  object: "chat.completion.chunk",
+  created: 1,
+  model: "gpt-test",
+  choices: [{ index: 0, delta: { content }, finish_reason: null }],
+}));
+
 interface Service {
   readonly sdk: string;
+  /** Default `service`. */
+  readonly listener?: string;
   readonly prefix: string;
   readonly header: string;
   readonly scheme: string;
@@ -56,21 +68,33 @@ interface Service {
 
 const services: readonly Service[] = [
   { sdk: "openai", prefix: "sk-proj-", header: "authorization", scheme: "Bearer ", understood: "ok" },
+  {
+    ...{ sdk: "openai, streamed", listener: "streaming service", prefix: "sk-proj-" },
+    ...{ header: "authorization", scheme: "Bearer ", understood: words.join("") },
+  },
   { sdk: "anthropic", prefix: "sk-ant-api03-", header: "authorization", scheme: "Bearer ", understood: "ok" },
   { sdk: "stripe", prefix: "sk_test_", header: "authorization", scheme: "Bearer ", understood: "eur" },
   { sdk: "github", prefix: "ghp_", header: "authorization", scheme: "token ", understood: "octocat" },
 ];
 
-const world = await World.create(({ good }) => [{ name: "service", certificate: good, answers }]);
+const world = await World.create(({ good }) => [
+  { name: "service", certificate: good, answers },
+  { name: "streaming service", certificate: good, events: { "/v1/chat/completions": pieces } },
+]);
 after(() => world.close());
 const requests = 100;
 
-async function ask(language: keyof typeof languages, { sdk, prefix }: Service, hosts: string, times: number) {
+async function ask(
+  language: keyof typeof languages,
+  { sdk, prefix, listener = "service" }: Service,
+  hosts: string,
+  times: number,
+) {
   const value = prefix + makeSecret(48);
   const ca = world.authority.caFile;
   const outcome = await world.kloak({
     secrets: { KEY: { value, hosts, prefix } },
-    command: [...languages[language], sdk, world.url("service"), String(times)],
+    command: [...languages[language], sdk, world.url(listener), String(times)],
     env: { NODE_EXTRA_CA_CERTS: ca, SSL_CERT_FILE: ca, REQUESTS_CA_BUNDLE: ca },
   });
   const { requests: served, faults } = await world.server.take();

@@ -15,6 +15,17 @@ const asking = {
       return answer.choices[0].message.content;
     };
   },
+  async "openai, streamed"() {
+    const { default: OpenAI } = await import("openai");
+    const client = new OpenAI({ apiKey: key, baseURL: `${url}/v1`, maxRetries: 0 });
+    return async () => {
+      const messages = [{ role: "user", content: "Count." }];
+      const parts = [];
+      for await (const part of await client.chat.completions.create({ model: "gpt-test", messages, stream: true }))
+        parts.push(part.choices[0].delta.content);
+      return parts.join("");
+    };
+  },
   async anthropic() {
     const { default: Anthropic } = await import("@anthropic-ai/sdk");
     const client = new Anthropic({ apiKey: key, baseURL: url, maxRetries: 0 });

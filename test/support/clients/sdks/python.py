@@ -16,6 +16,18 @@ def openai():
     return lambda: client.chat.completions.create(model="gpt-test", messages=question).choices[0].message.content
 
 
+def openai_streamed():
+    from openai import OpenAI
+
+    client = OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
+
+    def ask():
+        parts = client.chat.completions.create(model="gpt-test", messages=question, stream=True)
+        return "".join(part.choices[0].delta.content for part in parts)
+
+    return ask
+
+
 def anthropic():
     from anthropic import Anthropic
 
@@ -38,6 +50,6 @@ def github():
     return lambda: client.get_user().login
 
 
-ask = {"openai": openai, "anthropic": anthropic, "stripe": stripe, "github": github}[sdk]()
+ask = {"openai": openai, "openai, streamed": openai_streamed, "anthropic": anthropic, "stripe": stripe, "github": github}[sdk]()
 for _ in range(int(count)):
     print(ask())
