@@ -5,7 +5,7 @@ import { pod, secret } from "./fixtures.ts";
 import type { Upstream } from "./upstream.ts";
 
 /** On one connection, with what is in TOKEN or in the file; says each outcome. */
-const script = `
+export const callScript = `
 const https = require("https"), fs = require("fs"), agent = new https.Agent({ keepAlive: true });
 const count = Number(process.env.COUNT ?? 1e9), host = process.env.HOST;
 function token() { return process.env.TOKEN ?? fs.readFileSync("/secret/token", "utf8"); }
@@ -32,7 +32,7 @@ export class Callers {
     const variables = { HOST: host, PORT: String(port), NODE_EXTRA_CA_CERTS: "/ca/ca.pem", MARK: name, ...env };
     const { env: own = [], ...rest } = source as { env?: object[] };
     const container = {
-      command: ["node", "-e", script],
+      command: ["node", "-e", callScript],
       env: [...own, ...Object.entries(variables).map(([key, value]) => ({ name: key, value }))],
       volumeMounts: [{ name: "ca", mountPath: "/ca" }],
       ...rest,
