@@ -7,7 +7,7 @@ export { installedCrypto } from "./installed.ts";
 export { hasJavaAgent } from "./java/agent.ts";
 export { libraries } from "./libraries.ts";
 export type { LoadedFile, LoadOptions, LoadPlan } from "./libraries.ts";
-export type { Hook, StackPlan, StackRefusal } from "./plan.ts";
+export type { Hook, StackName, StackPlan, StackRefusal } from "./plan.ts";
 export { processFiles } from "./process-files.ts";
 export type { MappedFile } from "./process-files.ts";
 export { coverageOf, fileReport, formatReport, processReport } from "./report.ts";

@@ -1,7 +1,8 @@
 /*
  * `npm run bench`: Kloak, bare and behind a man-in-the-middle proxy, side by side in one run. Prints a table, writes
- * build/bench.json. `--quick` runs few rounds, to see that it works; `--profile` says instead where the time goes; with
- * `--only latency`, `upload` or `memory` that part alone runs, and is printed as it is.
+ * build/bench.json. `--quick` runs few rounds, to see that it works; `--profile` says instead where the time goes, and
+ * `--stacks` what a request costs with each TLS stack; with `--only latency`, `upload` or `memory` that part alone runs, and
+ * is printed as it is.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
@@ -9,8 +10,9 @@ import { join } from "node:path";
 import { measureLatency, measureMemory, measureUpload, type Plan, type Results } from "./measure.ts";
 import { buildPrograms, output, root } from "./programs.ts";
 import { profile } from "./profile.ts";
-import { budgets, render, renderProfiles } from "./report.ts";
+import { budgets, render, renderProfiles, renderStacks } from "./report.ts";
 import { Site } from "./site.ts";
+import { measureStacks } from "./stacks.ts";
 
 const quick = process.argv.includes("--quick");
 const plan: Plan = {
@@ -34,9 +36,11 @@ const site = new Site(buildPrograms());
 try {
   const profiling = process.argv.includes("--profile");
   const part = process.argv.includes("--only") ? process.argv.at(process.argv.indexOf("--only") + 1) : undefined;
-  await site.start(!profiling && (part ?? "latency") === "latency");
+  const byStack = process.argv.includes("--stacks");
+  await site.start(!profiling && !byStack && (part ?? "latency") === "latency");
   if (part !== undefined) process.stdout.write(`${JSON.stringify(await only(part), null, 2)}\n`);
   else if (profiling) process.stdout.write(renderProfiles(await profile(site, quick ? 2000 : 20_000, 400_000_000)));
+  else if (byStack) process.stdout.write(renderStacks(await measureStacks(site, quick ? 200 : 2000, say)));
   else await compare();
 } finally {
   await site.close();

@@ -38,7 +38,6 @@ const recordBytes = 16_384;
  * twice for each run of a program, so what is measured here is slower than life.
  */
 export async function profile(site: Site, requests: number, uploadBytes: number): Promise<Profile[]> {
-  const before = readFileSync(statsSwitch, "utf8");
   const plain = ["--warm", "0", "--requests", String(requests)];
   const upload = ["--upload", String(uploadBytes)];
   const withSecret = ["--header", "SECRET", ...plain];
@@ -55,14 +54,22 @@ export async function profile(site: Site, requests: number, uploadBytes: number)
     { name: "no placeholder", unit: "request", options: plain, count: requests },
     { name: "upload", unit: "record", options: upload, count: uploadBytes / recordBytes },
   ];
-  const profiles: Profile[] = [];
+  return await counted(async () => {
+    const profiles: Profile[] = [];
+    for (const each of cases) profiles.push(await profileCase(site, each));
+    return profiles;
+  });
+}
+
+/** Lets the kernel count runs of programs, and their time, meanwhile. */
+export async function counted<Result>(work: () => Promise<Result>): Promise<Result> {
+  const before = readFileSync(statsSwitch, "utf8");
   writeFileSync(statsSwitch, "1");
   try {
-    for (const each of cases) profiles.push(await profileCase(site, each));
+    return await work();
   } finally {
     writeFileSync(statsSwitch, before);
   }
-  return profiles;
 }
 
 async function profileCase(site: Site, { name, unit, options, count, proof }: Case): Promise<Profile> {
@@ -78,20 +85,29 @@ async function profileCase(site: Site, { name, unit, options, count, proof }: Ca
   }
 }
 
-const nameSchema = v.object({ id: v.number(), name: v.optional(v.string()) });
+const listSchema = v.array(v.object({ id: v.number(), type: v.string(), name: v.optional(v.string()) }));
+
+export interface CountedProgram {
+  readonly name: string;
+  /** Such as `kprobe`, which uprobes are too. */
+  readonly type: string;
+  readonly runs: number;
+  readonly ns: number;
+}
 
 /** All programs that a process holds, with the kernel's counts. */
-function programsOf(pid: number): { name: string; runs: number; ns: number }[] {
-  const listed = v.parse(v.array(nameSchema), JSON.parse(runSync("bpftool", ["-j", "prog", "show"])));
-  const names = new Map(listed.map(({ id, name }) => [id, name ?? `program ${id}`]));
-  const found = new Map<number, { name: string; runs: number; ns: number }>();
+export function programsOf(pid: number): CountedProgram[] {
+  const listed = v.parse(listSchema, JSON.parse(runSync("bpftool", ["-j", "prog", "show"])));
+  const known = new Map(listed.map((program) => [program.id, program]));
+  const found = new Map<number, CountedProgram>();
   for (const fd of readdirSync(`/proc/${pid}/fdinfo`)) {
     const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8");
     const field = (key: string) => Number(new RegExp(`^${key}:\\s*(\\d+)$`, "m").exec(info)?.[1] ?? Number.NaN);
     const id = field("prog_id");
     const runs = field("run_cnt");
     if (Number.isNaN(id) || Number.isNaN(runs)) continue;
-    found.set(id, { name: names.get(id) ?? `program ${id}`, runs, ns: field("run_time_ns") });
+    const { name = `program ${id}`, type = "" } = known.get(id) ?? {};
+    found.set(id, { name, type, runs, ns: field("run_time_ns") });
   }
   return [...found.values()];
 }

@@ -1,6 +1,7 @@
 /* The numbers as a person reads them: a table with the budgets beside it, and a chart. */
 import type { LatencyResult, Results } from "./measure.ts";
 import type { Profile } from "./profile.ts";
+import type { StackCost } from "./stacks.ts";
 
 interface Budget {
   readonly name: string;
@@ -91,6 +92,41 @@ export function renderProfiles(profiles: readonly Profile[]): string {
       return `${table([`${name}, per ${unit}`, "runs", "ns each", "ns"], rows)}\n`;
     })
     .join("\n");
+}
+
+/** What a request and its answer cost with each stack. */
+export function renderStacks(costs: readonly StackCost[]): string {
+  const rows = costs.map(({ client, tls, hits, programUs, wireUs, bareUs, kloakUs, instructions }) => [
+    client,
+    tls,
+    hits.toFixed(1),
+    programUs.toFixed(1),
+    wireUs.toFixed(1),
+    bareUs.toFixed(1),
+    kloakUs.toFixed(1),
+    `+${(kloakUs - bareUs).toFixed(1)}`,
+    instructions,
+  ]);
+  const head = [
+    "client",
+    "TLS code",
+    "hits",
+    "programs",
+    "wire",
+    "cpu bare",
+    "cpu kloak",
+    "added",
+    "probed instructions",
+  ];
+  return [
+    "A request and its answer on a connection that is kept, microseconds",
+    "",
+    table(head, rows),
+    "",
+    "hits: of probes. programs: in those; wire: in the programs of the interface. cpu: of the client's process, with the",
+    "kernel's work on its behalf, entering the programs among it.",
+    "",
+  ].join("\n");
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -94,6 +94,11 @@ export class Site {
     this.#proxy = { address, caFile: join(state, "mitmproxy-ca-cert.pem"), pid: child.pid ?? 0 };
   }
 
+  /** For clients other than the benchmark's own. */
+  get target(): { readonly url: string; readonly caFile: string } {
+    return { url: `https://${host}:${this.#port}`, caFile: this.#caFile };
+  }
+
   /** The client's argument vector. */
   client(options: readonly string[], ca = this.#caFile): string[] {
     const { libraries, client } = this.#programs;
@@ -104,6 +109,11 @@ export class Site {
   /** Runs the client without Kloak, across a veth as a workload's. */
   async bare<Result extends Timing | Upload>(options: readonly string[]): Promise<Result> {
     return await this.#measure(this.#bare.within(this.client(options)), { SECRET: secret });
+  }
+
+  /** The same for any command that prints JSON. */
+  async bareCommand<Result>(command: readonly string[]): Promise<Result> {
+    return await this.#measure(withHostsFile(this.#hostsFile, this.#bare.within(command)), { SECRET: secret });
   }
 
   async proxied(options: readonly string[]): Promise<Timing> {
@@ -144,10 +154,18 @@ export class Site {
   /** Runs the client under Kloak; then all is held as it is until it is ended. */
   async held<Result extends Timing | Upload>(
     options: readonly string[],
-    { secrets = 1, proof = "flow" } = {},
+    plan: { readonly secrets?: number; readonly proof?: string } = {},
+  ): Promise<Held<Result>> {
+    return await this.heldCommand(this.client(options), plan);
+  }
+
+  /** The same for any command that prints one line of JSON; its SECRET may go to the server. */
+  async heldCommand<Result>(
+    command: readonly string[],
+    { secrets = 1, proof = "flow" }: { readonly secrets?: number; readonly proof?: string } = {},
   ): Promise<Held<Result>> {
     const script = 'ip -o link show eth0 && read -r _ && "$@" && read -r _';
-    const argv = this.#kloak(["sh", "-c", script, "sh", ...this.client(options)], secrets, proof);
+    const argv = this.#kloak(["sh", "-c", script, "sh", ...command], secrets, proof);
     const child = this.#spawn(argv, { KLOAK_BENCH_VALUE: secret });
     const pid = child.pid ?? 0;
     const lines = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();

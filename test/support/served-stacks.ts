@@ -39,11 +39,15 @@ function versionOf([program = "", ...args]: readonly string[]): string | null {
   return /\d+(?:\.\d+)+[\w.]*/.exec(told)?.[0] ?? null;
 }
 
-/** What the executable has or is linked with; else what an interpreter opens when it is asked for TLS. */
 function heardVersion(executable: string, name: string | null): string | undefined {
+  return plansOf(executable).find(
+    ({ stack, includesProtocol }) => stack === name && (stack !== "gnutls" || includesProtocol),
+  )?.version;
+}
+
+/** What the executable has or is linked with, and then what an interpreter opens when it is asked for TLS. */
+export function plansOf(executable: string): readonly StackPlan[] {
   const path = execFileSync("sh", ["-c", 'readlink -f "$(command -v "$1")"', "sh", executable], { encoding: "utf8" });
   const files = [...fileReport(path.trim()).files, ...installedCrypto().map(({ hostPath }) => discover(hostPath))];
-  const plans: readonly StackPlan[] = files.flatMap(({ stacks }) => stacks);
-  return plans.find(({ stack, includesProtocol }) => stack === name && (stack !== "gnutls" || includesProtocol))
-    ?.version;
+  return files.flatMap(({ stacks }) => stacks);
 }
