@@ -15,8 +15,10 @@ export function jdkStack(kind: "http1" | "http2" | "urlconnection", jvm = "java"
   return stack(kind, jvm, javaProgram("JdkClient"));
 }
 
-/** The same with clients from Maven. */
-export function libraryStack(kind: "okhttp" | "okhttp-http2" | "apache" | "netty"): Stack {
+/** The same with clients from Maven; the last two speak TLS by a library that they bring, and the agent has no part in it. */
+export function libraryStack(
+  kind: "okhttp" | "okhttp-http2" | "apache" | "netty" | "netty-tcnative" | "okhttp-conscrypt",
+): Stack {
   const jars = mavenPackages("java-libraries", join(sources, "pom.xml"));
   const files = globSync("*.jar", { cwd: jars }).map((name) => join(jars, name));
   return stack(kind, "java", javaProgram("LibraryClient", files));

@@ -49,7 +49,7 @@ async function ask(kind: Parameters<typeof libraryStack>[0], hosts: string, list
   };
 }
 
-for (const kind of ["okhttp", "apache", "netty"] as const) {
+for (const kind of ["okhttp", "apache", "netty", "netty-tcnative", "okhttp-conscrypt"] as const) {
   test(`java ${kind}: secrets of 8, 51 and 4096 bytes over every suite, uploads beside them unharmed`, () =>
     speakMatrix(world, libraryStack(kind)));
 

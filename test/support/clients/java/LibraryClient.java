@@ -1,4 +1,7 @@
-/* HTTP clients from Maven (pom.xml), over JSSE. KIND: okhttp, okhttp-http2, apache, netty. */
+/*
+ * HTTP clients from Maven (pom.xml). KIND: okhttp, okhttp-http2, apache, netty over JSSE; netty-tcnative, okhttp-conscrypt over
+ * the BoringSSL that these bring.
+ */
 
 import io.netty.bootstrap.Bootstrap;
 import io.netty.buffer.Unpooled;
@@ -18,9 +21,11 @@ import io.netty.handler.codec.http.HttpVersion;
 import io.netty.handler.ssl.SslContext;
 import io.netty.handler.ssl.SslContextBuilder;
 import io.netty.handler.ssl.SslProvider;
+import io.netty.handler.ssl.SupportedCipherSuiteFilter;
 import java.net.URI;
 import java.util.List;
 import java.util.concurrent.LinkedBlockingQueue;
+import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLParameters;
 import javax.net.ssl.TrustManagerFactory;
 import javax.net.ssl.X509TrustManager;
@@ -36,6 +41,7 @@ import org.apache.hc.client5.http.impl.io.PoolingHttpClientConnectionManagerBuil
 import org.apache.hc.client5.http.ssl.DefaultClientTlsStrategy;
 import org.apache.hc.core5.http.io.entity.ByteArrayEntity;
 import org.apache.hc.core5.http.io.entity.EntityUtils;
+import org.conscrypt.Conscrypt;
 
 public final class LibraryClient {
     public static void main(String[] args) {
@@ -52,21 +58,31 @@ public final class LibraryClient {
     private static Requests.Asker open(String kind, TrustManagerFactory trust, URI to) throws Exception {
         switch (kind) {
             case "okhttp":
-                return okhttp(trust, List.of(Protocol.HTTP_1_1));
+                return okhttp(trust, Requests.context(trust), List.of(Protocol.HTTP_1_1));
             case "okhttp-http2":
-                return okhttp(trust, List.of(Protocol.HTTP_2, Protocol.HTTP_1_1));
+                return okhttp(trust, Requests.context(trust), List.of(Protocol.HTTP_2, Protocol.HTTP_1_1));
+            case "okhttp-conscrypt":
+                return okhttp(trust, conscrypt(trust), List.of(Protocol.HTTP_1_1));
             case "apache":
                 return apache(trust);
             case "netty":
-                return netty(trust, to);
+                return netty(trust, to, SslProvider.JDK);
+            case "netty-tcnative":
+                return netty(trust, to, SslProvider.OPENSSL);
             default:
                 throw new IllegalArgumentException(kind);
         }
     }
 
-    private static Requests.Asker okhttp(TrustManagerFactory trust, List<Protocol> protocols) throws Exception {
+    private static SSLContext conscrypt(TrustManagerFactory trust) throws Exception {
+        SSLContext context = SSLContext.getInstance("TLS", Conscrypt.newProvider());
+        context.init(null, trust.getTrustManagers(), null);
+        return context;
+    }
+
+    private static Requests.Asker okhttp(TrustManagerFactory trust, SSLContext tls, List<Protocol> protocols) {
         OkHttpClient client = new OkHttpClient.Builder()
-                .sslSocketFactory(Requests.context(trust).getSocketFactory(), (X509TrustManager) trust.getTrustManagers()[0])
+                .sslSocketFactory(tls.getSocketFactory(), (X509TrustManager) trust.getTrustManagers()[0])
                 .protocols(protocols)
                 .build();
         return (method, url, headers, body) -> {
@@ -98,11 +114,12 @@ public final class LibraryClient {
     }
 
     /** One channel; its answers come back one at a time. */
-    private static Requests.Asker netty(TrustManagerFactory trust, URI to) throws Exception {
+    private static Requests.Asker netty(TrustManagerFactory trust, URI to, SslProvider provider) throws Exception {
         SSLParameters all = Requests.context(trust).getSupportedSSLParameters();
         SslContext context = SslContextBuilder.forClient()
-                .sslProvider(SslProvider.JDK)
-                .ciphers(List.of(all.getCipherSuites())) // its own choice has no ChaCha20 for TLS 1.2
+                .sslProvider(provider)
+                // its own choice has no ChaCha20 for TLS 1.2
+                .ciphers(List.of(all.getCipherSuites()), SupportedCipherSuiteFilter.INSTANCE)
                 .trustManager(trust)
                 .build();
         LinkedBlockingQueue<Integer> statuses = new LinkedBlockingQueue<>();
