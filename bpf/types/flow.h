@@ -57,6 +57,7 @@ struct flow {
 	__u64 parent;   /* hash of what follows its first dot; 0: none */
 	__u64 hold_ns;  /* since when a record waits for an attestation; 0: none does */
 	__u64 asked_ns; /* when the agent was last asked for one */
+	__u64 told_ns;  /* when it was last told of a substitution */
 	__u64 key_serial;
 	__u64 mac;     /* that the record at hand must have */
 	__u64 hash[4]; /* SipHash state over it so far */
@@ -89,7 +90,8 @@ struct flow {
 	__u8 outstanding; /* patched records not yet acknowledged */
 	__u8 closing; /* enum flow_closing, several: user space may sweep it once idle */
 	__u8 rebound; /* a KeyUpdate has been followed */
-	__u8 _pad[7];
+	__u8 told_attest; /* mode of the verdict by which that was done */
+	__u8 _pad[6];
 };
 
 _Static_assert(sizeof(struct flow) <= 304, "100,000 flows must fit in 32 MB");

@@ -189,6 +189,19 @@ __noinline int apply_refuse(struct flow *flow, struct outstanding_record *record
 	return 0;
 }
 
+/*
+ * A report costs the agent more than the patch costs the kernel. Where nobody keeps them, it needs one now and then: what is
+ * in use has its verdict renewed.
+ */
+static __always_inline bool apply_tells(struct flow *flow, const struct walk *walk)
+{
+	if (tell_ns && flow->told_ns && flow->told_attest == walk->attest && walk->now - flow->told_ns < tell_ns)
+		return false;
+	flow->told_ns = walk->now;
+	flow->told_attest = walk->attest;
+	return true;
+}
+
 /* All of the record has passed, patched. */
 __noinline int apply_report(struct flow *flow, struct outstanding_record *record)
 {
@@ -204,9 +217,10 @@ __noinline int apply_report(struct flow *flow, struct outstanding_record *record
 	if (!patch)
 		return 0;
 	walk->attest = record->attest;
-	for (__u32 i = 0; i < k_edits_max; i++)
-		if (i < patch->edit_count)
-			report_patch(flow, patch, event_substituted, reason_none, i);
+	if (apply_tells(flow, walk))
+		for (__u32 i = 0; i < k_edits_max; i++)
+			if (i < patch->edit_count)
+				report_patch(flow, patch, event_substituted, reason_none, i);
 	if (patch->reason && patch->edit_count < k_edits_max) /* beside them, one that stays */
 		report_patch(flow, patch, event_refused, patch->reason, patch->edit_count);
 	record->reported = 1;

@@ -15,6 +15,7 @@
 volatile const __u32 require_socket = 1;               /* substitute only in packets that a TCP socket has sent */
 volatile const __u64 attest_hold_ns = 10000000000ull;  /* longest wait for an attestation */
 volatile const __u64 attest_ask_ns = 1000000000ull;    /* between two questions for one, per flow */
+volatile const __u64 tell_ns = 0;                      /* between two reports of substitutions, per flow */
 volatile const __u64 patch_age_ns = 60000000000ull;    /* a record that leaves later than this stays as it is */
 
 enum walk_flag {

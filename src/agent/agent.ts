@@ -16,11 +16,13 @@ import {
   attestationCodec,
   type Counters,
   type Dataplane,
+  type DataplaneOptions,
   type Event,
   eventKind,
   netnsCookie,
   openDataplane,
 } from "../dataplane/index.ts";
+import { u64 } from "../dataplane/codec.ts";
 import { KloakError } from "../errors.ts";
 import { attestModes } from "../policy/policy.ts";
 import { addressText } from "../policy/address.ts";
@@ -79,6 +81,11 @@ const leaseNs = 5_000_000_000n;
 const sweepEveryMs = 10_000;
 /** Between two notes that a destination is in use. */
 const renewalNs = 1_000_000_000n;
+
+/** Where no record is made of substitutions, the kernel tells of them as often as verdicts are renewed. */
+function ownDataplane({ refusalsOnly }: AgentOptions): DataplaneOptions {
+  return refusalsOnly === true ? { variables: { tell_ns: u64.encode(renewalNs) } } : {};
+}
 /** Of which the last note is remembered. */
 const destinationsMax = 1000;
 /** How long a program that was let through may take to map what it opened. */
@@ -131,7 +138,7 @@ export class Agent {
 
   /** Loads the data plane and begins to listen to it. */
   static async open(options: AgentOptions): Promise<Agent> {
-    const agent = new Agent(options, options.dataplane ?? (await openDataplane()));
+    const agent = new Agent(options, options.dataplane ?? (await openDataplane(ownDataplane(options))));
     try {
       if (options.gate !== undefined) await agent.#openGate();
       agent.#start();

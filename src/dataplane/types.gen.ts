@@ -472,6 +472,7 @@ export interface Flow {
   readonly parent: bigint;
   readonly holdNs: bigint;
   readonly askedNs: bigint;
+  readonly toldNs: bigint;
   readonly keySerial: bigint;
   readonly mac: bigint;
   readonly hash: readonly bigint[];
@@ -504,46 +505,49 @@ export interface Flow {
   readonly outstanding: number;
   readonly closing: number;
   readonly rebound: number;
+  readonly toldAttest: number;
 }
-export const flowCodec = struct<Flow>(216, {
+export const flowCodec = struct<Flow>(224, {
   serial: [0, u64],
   usedNs: [8, u64],
   host: [16, u64],
   parent: [24, u64],
   holdNs: [32, u64],
   askedNs: [40, u64],
-  keySerial: [48, u64],
-  mac: [56, u64],
-  hash: [64, list(u64, 4)],
-  block: [96, bytes(16)],
-  keyId: [112, bytes(16)],
-  busy: [128, u32],
-  next: [132, u32],
-  freed: [136, u32],
-  record: [140, u32],
-  index: [144, u32],
-  markIndex: [148, u32],
-  fragment: [152, u16],
-  at: [154, u16],
-  length: [156, u16],
-  headBlocks: [158, u16],
-  tailBlock: [160, u16],
-  carry: [162, bytes(32)],
-  carryHave: [194, u8],
-  carryNeed: [195, u8],
-  kind: [196, u8],
-  prefix: [197, u8],
-  markType: [198, u8],
-  markFlags: [199, u8],
-  state: [200, u8],
-  phase: [201, u8],
-  sni: [202, u8],
-  flags: [203, u8],
-  version: [204, u8],
-  closed: [205, u8],
-  outstanding: [206, u8],
-  closing: [207, u8],
-  rebound: [208, u8],
+  toldNs: [48, u64],
+  keySerial: [56, u64],
+  mac: [64, u64],
+  hash: [72, list(u64, 4)],
+  block: [104, bytes(16)],
+  keyId: [120, bytes(16)],
+  busy: [136, u32],
+  next: [140, u32],
+  freed: [144, u32],
+  record: [148, u32],
+  index: [152, u32],
+  markIndex: [156, u32],
+  fragment: [160, u16],
+  at: [162, u16],
+  length: [164, u16],
+  headBlocks: [166, u16],
+  tailBlock: [168, u16],
+  carry: [170, bytes(32)],
+  carryHave: [202, u8],
+  carryNeed: [203, u8],
+  kind: [204, u8],
+  prefix: [205, u8],
+  markType: [206, u8],
+  markFlags: [207, u8],
+  state: [208, u8],
+  phase: [209, u8],
+  sni: [210, u8],
+  flags: [211, u8],
+  version: [212, u8],
+  closed: [213, u8],
+  outstanding: [214, u8],
+  closing: [215, u8],
+  rebound: [216, u8],
+  toldAttest: [217, u8],
 });
 
 export interface OutstandingRecord {
@@ -1171,7 +1175,7 @@ export const layouts: Readonly<Record<string, string>> = {
   event:
     "368 time_ns@0:unsigned long long/8 kind@8:unsigned int/4 workload@12:unsigned int/4 secret@16:unsigned int/4 process@20:unsigned int/4 command@24:char/1[16] address@40:unsigned char/1[16] port@56:unsigned short/2 reason@58:unsigned char/1 slot@59:unsigned char/1 encoding@60:unsigned char/1 protocol@61:unsigned char/1 version@62:unsigned char/1 algorithm@63:unsigned char/1 stack@64:unsigned char/1 attest@65:unsigned char/1 ipv4@66:unsigned char/1 host_length@67:unsigned char/1 _pad@68:unsigned char/1[4] header@72:header_name/40 host@112:char/1[256]",
   fingerprint: "16 bytes@0:unsigned char/1[16]",
-  flow: "216 serial@0:unsigned long long/8 used_ns@8:unsigned long long/8 host@16:unsigned long long/8 parent@24:unsigned long long/8 hold_ns@32:unsigned long long/8 asked_ns@40:unsigned long long/8 key_serial@48:unsigned long long/8 mac@56:unsigned long long/8 hash@64:unsigned long long/8[4] block@96:unsigned char/1[16] key_id@112:unsigned char/1[16] busy@128:unsigned int/4 next@132:unsigned int/4 freed@136:unsigned int/4 record@140:unsigned int/4 index@144:unsigned int/4 mark_index@148:unsigned int/4 fragment@152:unsigned short/2 at@154:unsigned short/2 length@156:unsigned short/2 head_blocks@158:unsigned short/2 tail_block@160:unsigned short/2 carry@162:unsigned char/1[32] carry_have@194:unsigned char/1 carry_need@195:unsigned char/1 kind@196:unsigned char/1 prefix@197:unsigned char/1 mark_type@198:unsigned char/1 mark_flags@199:unsigned char/1 state@200:unsigned char/1 phase@201:unsigned char/1 sni@202:unsigned char/1 flags@203:unsigned char/1 version@204:unsigned char/1 closed@205:unsigned char/1 outstanding@206:unsigned char/1 closing@207:unsigned char/1 rebound@208:unsigned char/1 _pad@209:unsigned char/1[7]",
+  flow: "224 serial@0:unsigned long long/8 used_ns@8:unsigned long long/8 host@16:unsigned long long/8 parent@24:unsigned long long/8 hold_ns@32:unsigned long long/8 asked_ns@40:unsigned long long/8 told_ns@48:unsigned long long/8 key_serial@56:unsigned long long/8 mac@64:unsigned long long/8 hash@72:unsigned long long/8[4] block@104:unsigned char/1[16] key_id@120:unsigned char/1[16] busy@136:unsigned int/4 next@140:unsigned int/4 freed@144:unsigned int/4 record@148:unsigned int/4 index@152:unsigned int/4 mark_index@156:unsigned int/4 fragment@160:unsigned short/2 at@162:unsigned short/2 length@164:unsigned short/2 head_blocks@166:unsigned short/2 tail_block@168:unsigned short/2 carry@170:unsigned char/1[32] carry_have@202:unsigned char/1 carry_need@203:unsigned char/1 kind@204:unsigned char/1 prefix@205:unsigned char/1 mark_type@206:unsigned char/1 mark_flags@207:unsigned char/1 state@208:unsigned char/1 phase@209:unsigned char/1 sni@210:unsigned char/1 flags@211:unsigned char/1 version@212:unsigned char/1 closed@213:unsigned char/1 outstanding@214:unsigned char/1 closing@215:unsigned char/1 rebound@216:unsigned char/1 told_attest@217:unsigned char/1 _pad@218:unsigned char/1[6]",
   flow_key:
     "40 workload@0:unsigned int/4 source_port@4:unsigned short/2 destination_port@6:unsigned short/2 source@8:unsigned char/1[16] destination@24:unsigned char/1[16]",
   fragment_key:
