@@ -23,6 +23,9 @@ import io.netty.handler.ssl.SslContextBuilder;
 import io.netty.handler.ssl.SslProvider;
 import io.netty.handler.ssl.SupportedCipherSuiteFilter;
 import java.net.URI;
+import java.security.KeyStore;
+import java.security.Provider;
+import java.security.cert.X509Certificate;
 import java.util.List;
 import java.util.concurrent.LinkedBlockingQueue;
 import javax.net.ssl.SSLContext;
@@ -62,7 +65,7 @@ public final class LibraryClient {
             case "okhttp-http2":
                 return okhttp(trust, Requests.context(trust), List.of(Protocol.HTTP_2, Protocol.HTTP_1_1));
             case "okhttp-conscrypt":
-                return okhttp(trust, conscrypt(trust), List.of(Protocol.HTTP_1_1));
+                return conscrypt(trust);
             case "apache":
                 return apache(trust);
             case "netty":
@@ -74,10 +77,18 @@ public final class LibraryClient {
         }
     }
 
-    private static SSLContext conscrypt(TrustManagerFactory trust) throws Exception {
-        SSLContext context = SSLContext.getInstance("TLS", Conscrypt.newProvider());
-        context.init(null, trust.getTrustManagers(), null);
-        return context;
+    /** With a trust manager of Conscrypt's: that of the JDK does not know what it calls TLS 1.3's way to authenticate. */
+    private static Requests.Asker conscrypt(TrustManagerFactory trust) throws Exception {
+        Provider provider = Conscrypt.newProviderBuilder().provideTrustManager(true).build();
+        KeyStore roots = KeyStore.getInstance(KeyStore.getDefaultType());
+        roots.load(null, null);
+        for (X509Certificate root : ((X509TrustManager) trust.getTrustManagers()[0]).getAcceptedIssuers())
+            roots.setCertificateEntry(root.getSubjectX500Principal().getName(), root);
+        TrustManagerFactory own = TrustManagerFactory.getInstance("PKIX", provider);
+        own.init(roots);
+        SSLContext context = SSLContext.getInstance("TLS", provider);
+        context.init(null, own.getTrustManagers(), null);
+        return okhttp(own, context, List.of(Protocol.HTTP_1_1));
     }
 
     private static Requests.Asker okhttp(TrustManagerFactory trust, SSLContext tls, List<Protocol> protocols) {
