@@ -97,6 +97,12 @@ const others: readonly (readonly [what: string, code: string, tls: string, sign:
     "known",
     /imports EVP_CipherInit_ex/,
   ],
+  [
+    "NSS's ciphers",
+    'const char label[] = "client finished"; int NSC_GetFunctionList(void) { return 0; }',
+    "known",
+    /defines NSC_GetFunctionList/,
+  ],
   ["no TLS", "int BIO_write(void) { return 0; }", "none", /^$/],
 ];
 

@@ -49,23 +49,28 @@ const searchMax = 256 << 20;
 
 const opensslImports = ["EVP_CipherInit_ex", "EVP_CipherUpdate"];
 
+/** NSS's ciphers, which derive keys for TLS too. Many a program has them for its certificates; records are made by libssl3. */
+const softoken = "NSC_GetFunctionList";
+
 const tooLarge: Evidence = { stack: "unknown", sign: "holds more read-only data than is searched" };
 
 export interface TlsEvidence {
-  /** "elsewhere": there is TLS code, but it leaves the records to a libcrypto in another file. */
+  /** "elsewhere": there is TLS code, but records are made in another file. */
   readonly verdict: "none" | "unknown" | "elsewhere";
   readonly evidence: readonly Evidence[];
 }
 
 /** Looks for TLS code in a file in which no stack was recognised. */
 export function findEvidence(image: ElfImage): TlsEvidence {
-  const symbols = lookup(image, [...Object.keys(functions), ...opensslImports]);
+  const symbols = lookup(image, [...Object.keys(functions), ...opensslImports, softoken]);
   const evidence: Evidence[] = [];
   for (const name of symbols.defined.keys()) {
     const stack = functions[name];
     if (stack !== undefined) evidence.push({ stack, sign: `defines ${name}` });
   }
   if (evidence.length > 0) return { verdict: "unknown", evidence };
+  if (symbols.defined.has(softoken))
+    return { verdict: "elsewhere", evidence: [{ stack: "nss", sign: `defines ${softoken}` }] };
   const { ranges, complete } = readOnlyData(image);
   if (!complete) return { verdict: "unknown", evidence: [tooLarge] };
   const label = search(image, ranges, universal);

@@ -1,7 +1,7 @@
 /* The clients of `clients/`, and how to start each. */
 import { join } from "node:path";
 import { goProgram } from "./go.ts";
-import { npmPackages, pythonPackages } from "./packages.ts";
+import { debianPackages, npmPackages, pythonPackages } from "./packages.ts";
 import { root } from "./world.ts";
 
 export interface Stack {
@@ -110,6 +110,19 @@ export function runtimeStack(name: "bun" | "deno"): Stack {
   const [program = "", ...args] = programs[name];
   const command = [join(folder, "node_modules", program), ...args, join(folder, `${name}.mjs`)];
   return { name, command, keepsAlive: name === "bun" ? true : "mostly" };
+}
+
+/** A browser, with BoringSSL inside. HEADER as above. */
+export function chromiumStack(): Stack {
+  debianPackages(["chromium"]);
+  const executable = "/usr/lib/chromium/chromium";
+  return {
+    name: "chromium",
+    command: [process.execPath, client("chromium.mjs")],
+    keepsAlive: "mostly",
+    version: [executable, "--version"],
+    executable,
+  };
 }
 
 /** The command of a stack's client for these arguments. */
