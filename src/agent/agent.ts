@@ -108,6 +108,7 @@ export class Agent {
   readonly #book: Book;
   readonly #passed = new Set<number>();
   readonly #memory = new IdleMemory();
+  #rulesStale = false;
   readonly #stop = new AbortController();
   #attesting: Promise<void> = Promise.resolve();
   #stopEvents: () => void = () => undefined;
@@ -289,7 +290,12 @@ export class Agent {
 
   /** Hooks what all processes of the workloads have mapped. */
   hookAll(): void {
-    for (const pid of processesIn(new Set(this.workloads.map(({ netnsInode }) => netnsInode)))) {
+    this.hookWorkloads(this.workloads);
+  }
+
+  /** The same of these alone. */
+  hookWorkloads(workloads: readonly ProtectedWorkload[]): void {
+    for (const pid of processesIn(new Set(workloads.map(({ netnsInode }) => netnsInode)))) {
       if (this.#gate !== undefined) this.#protection.noteMounts(pid);
       this.hookProcess(pid);
     }
@@ -330,8 +336,14 @@ export class Agent {
     this.#rulesChanged();
   }
 
+  /** Tells the attestor when all that happens now has happened: thousands of secrets may be bound one after the other. */
   #rulesChanged(): void {
-    this.#attestor.setRules(this.#secrets.rules);
+    if (!this.#rulesStale)
+      queueMicrotask(() => {
+        this.#rulesStale = false;
+        this.#attestor.setRules(this.#secrets.rules);
+      });
+    this.#rulesStale = true;
     // Verdicts that an earlier agent has given are nobody's to take back one by one; who is in use is asked for again.
     if (this.#inherited) this.#dataplane.maps.attestations.clear();
     this.#inherited = false;

@@ -27,7 +27,7 @@ export class Supervisor implements WorkloadSink {
     const workload = known ?? this.#agent.addWorkload({ netns, describe: describeAs(about), lasting: { id, about } });
     if (workload.ifindex !== ifindex) this.#agent.attachInterface(workload, ifindex, { lease: false });
     if (process !== undefined) await this.#agent.guard(process);
-    this.#agent.hookAll();
+    this.#agent.hookWorkloads([workload]);
     return known === undefined;
   }
 

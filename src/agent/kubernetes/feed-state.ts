@@ -23,17 +23,23 @@ export interface FeedPod {
   readonly secrets: readonly FeedSecret[];
 }
 
+const rootsMax = 256;
+
 export class FeedState {
   readonly #secrets = new Map<number, FeedSecret>();
   readonly #pods = new Map<string, Extract<FeedLine, { type: "pod" }>>();
+  /** Roots by the text that they were cut from: one for all secrets that name the same. */
+  readonly #roots = new Map<string, readonly string[]>();
+  #told: readonly FeedPod[] | undefined;
   /** All that there was when the stream began has been told. */
   synced = false;
 
   /** Whether anything changed. @throws TypeError for a line that makes no sense */
   take(line: FeedLine): boolean {
+    if (line.type !== "ping") this.#told = undefined;
     switch (line.type) {
       case "secret":
-        this.#secrets.set(line.number, secretOf(line));
+        this.#secrets.set(line.number, secretOf(line, this.#rootsOf(line.roots)));
         return false; // no pod uses it yet
       case "forget":
         this.#secrets.delete(line.number);
@@ -56,17 +62,33 @@ export class FeedState {
     }
   }
 
+  /** The same array as long as nothing was told. */
   pods(): readonly FeedPod[] {
-    return [...this.#pods.values()].map(({ uid, namespace, name, secrets }) => ({
+    this.#told ??= [...this.#pods.values()].map(({ uid, namespace, name, secrets }) => ({
       uid,
       namespace,
       name,
       secrets: secrets.flatMap((number) => this.#secrets.get(number) ?? []),
     }));
+    return this.#told;
+  }
+
+  #rootsOf(text: string | null): readonly string[] {
+    if (text === null) return [];
+    const digest = createHash("sha256").update(text).digest("hex");
+    const known = this.#roots.get(digest);
+    if (known !== undefined) return known;
+    const roots = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+    if (this.#roots.size >= rootsMax) this.#roots.clear();
+    this.#roots.set(digest, roots);
+    return roots;
   }
 }
 
-function secretOf({ name, value, placeholder, policy, roots }: Extract<FeedLine, { type: "secret" }>): FeedSecret {
+function secretOf(
+  { name, value, placeholder, policy }: Extract<FeedLine, { type: "secret" }>,
+  roots: readonly string[],
+): FeedSecret {
   const digest = createHash("sha256").update(placeholder).digest("hex").slice(0, 12);
   return {
     id: `${name}#${digest}`,
@@ -74,6 +96,6 @@ function secretOf({ name, value, placeholder, policy, roots }: Extract<FeedLine,
     value: new SecretValue(Buffer.from(value, "base64")),
     placeholder,
     policy,
-    roots: roots === null ? [] : (roots.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []),
+    roots,
   };
 }

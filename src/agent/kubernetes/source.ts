@@ -26,7 +26,7 @@ export interface KubernetesSourceOptions {
 }
 
 interface Held {
-  readonly secret: FeedSecret;
+  secret: FeedSecret;
   /** Pods, each with when it loses the secret; undefined: it has it for as long as the controller says. */
   readonly pods: Map<string, number | undefined>;
   /** What the sink was told of it last: nothing is told twice. */
@@ -92,6 +92,9 @@ export class KubernetesSource implements WorkloadSource {
   readonly #looks = new Turns(() => this.#look().catch((error: unknown) => this.#warn(error)));
   readonly #starts = new Turns(() => this.#start());
   #bell = new AbortController();
+  /** Something has changed since secrets were last bound, or a value's time is up at this moment (Date.now). */
+  #unbound = true;
+  #nextEnd = Number.POSITIVE_INFINITY;
 
   constructor(options: KubernetesSourceOptions) {
     this.#options = { keepMs: dayMs, lookEveryMs: 1000, resolveMs: 3000, ...options };
@@ -157,14 +160,20 @@ export class KubernetesSource implements WorkloadSource {
 
   async #look(): Promise<void> {
     if (this.#sink === undefined) return;
-    if (this.#state.synced) this.#pods = this.#state.pods();
+    if (this.#state.synced) this.#setPods(this.#state.pods());
     else if (!this.#settled) return; // nothing is known yet
     await this.#place(this.#sink);
-    this.#bind(this.#sink);
+    if (this.#unbound || Date.now() >= this.#nextEnd) this.#bind(this.#sink);
     if (this.#settled || !this.#state.synced) return;
     this.#settled = true;
     this.#inherit(this.#sink);
     this.#sink.settled();
+  }
+
+  #setPods(pods: readonly FeedPod[]): void {
+    if (pods === this.#pods) return;
+    this.#pods = pods;
+    this.#unbound = true;
   }
 
   /** Workloads: pods that have a namespace, and their containers. */
@@ -173,6 +182,7 @@ export class KubernetesSource implements WorkloadSource {
     for (const uid of this.#placed.keys()) {
       if (wanted.has(uid)) continue;
       this.#placed.delete(uid);
+      this.#unbound = true;
       sink.workloadGone(uid);
     }
     const running = podProcesses();
@@ -200,6 +210,7 @@ export class KubernetesSource implements WorkloadSource {
         const known = before?.netns === netns ? before : { netns, interface: name, mounts: new Set<string>() };
         known.mounts.add(mounts);
         this.#placed.set(uid, known);
+        this.#unbound = true;
       }
     }
   }
@@ -208,13 +219,18 @@ export class KubernetesSource implements WorkloadSource {
   #bind(sink: WorkloadSink): void {
     const now = Date.now();
     const current = new Set<string>();
+    this.#unbound = false;
+    this.#nextEnd = Number.POSITIVE_INFINITY;
     for (const pod of this.#pods) {
       if (!this.#placed.has(pod.uid)) continue;
       for (const secret of pod.secrets) {
         current.add(`${secret.id} ${pod.uid}`);
         const held = this.#held.get(secret.id);
         if (held === undefined) this.#held.set(secret.id, { secret, pods: new Map([[pod.uid, undefined]]) });
-        else this.#held.set(secret.id, { ...held, secret, pods: held.pods.set(pod.uid, undefined) });
+        else {
+          held.secret = secret;
+          held.pods.set(pod.uid, undefined);
+        }
       }
     }
     for (const [id, held] of this.#held) {
@@ -225,7 +241,10 @@ export class KubernetesSource implements WorkloadSource {
         // Taken away, and not only replaced, it is gone at once.
         const replaced = pod?.secrets.some(({ name }) => name === held.secret.name) === true;
         if (!this.#placed.has(uid) || !replaced || end <= now) held.pods.delete(uid);
-        else held.pods.set(uid, end);
+        else {
+          held.pods.set(uid, end);
+          this.#nextEnd = Math.min(this.#nextEnd, end);
+        }
       }
       if (held.pods.size === 0) {
         this.#held.delete(id);
@@ -239,6 +258,7 @@ export class KubernetesSource implements WorkloadSource {
         sink.secret({ id, name, value, placeholder, settings: policy, roots, workloads: [...held.pods.keys()] });
         held.told = { secret: held.secret, pods };
       } catch (error) {
+        this.#unbound = true; // it is tried, and said, again
         this.#warn(error);
       }
     }
