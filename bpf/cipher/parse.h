@@ -22,11 +22,6 @@ static __always_inline bool parse_needs_text(const struct sealing *sealing, cons
 	return !body || parser->left <= sealing->length;
 }
 
-static __always_inline bool parse_is_http2(const struct h1_parser *parser)
-{
-	return parser->state == h1_http2 || parser->state == h1_http2_data;
-}
-
 /* Decides about the markers found so far. */
 static __always_inline void parse_decide(struct sealing *sealing, struct h1_parser *parser)
 {
@@ -52,10 +47,10 @@ __noinline int parse_text(struct sealing *sealing, struct h1_parser *parser, __u
 		int state = h1_parse(parser, scan);
 
 		parse_decide(sealing, parser);
-		if (scan->position >= scan->end || state == h1_opaque || parse_is_http2(parser))
+		if (scan->position >= scan->end || state == h1_opaque || h1_is_http2(parser->state))
 			break;
 	}
-	if (parse_is_http2(parser))
+	if (h1_is_http2(parser->state))
 		return 0; /* parse_http2 reads on */
 	if (scan->position < scan->end && parser->state != h1_opaque)
 		parser->state = h1_lost;

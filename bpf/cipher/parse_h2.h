@@ -69,6 +69,18 @@ static __always_inline void h2_keep(struct sealing *sealing, struct h2_state *h2
 	sealing->patch.keeps = 1;
 }
 
+/* Which secrets request `number` has by now, if it is that of streams[which - 1]. */
+static __always_inline void h2_remember_seen(const struct h1_parser *parser, struct h2_state *h2, __u32 which,
+					     __u32 number)
+{
+	struct h2_stream *stream = &h2->streams[(which - 1) & (k_h2_streams - 1)];
+
+	if (stream->number != number)
+		return;
+	stream->seen_count = parser->seen_count;
+	memcpy(stream->seen, parser->seen, sizeof(stream->seen));
+}
+
 /* Decides about marker `which`. */
 __noinline int h2_decide_found(struct sealing *sealing, struct h1_parser *parser, struct h2_state *h2, __u32 which)
 {
@@ -122,6 +134,47 @@ static __always_inline int h2_decide(struct sealing *sealing, struct h1_parser *
 		h2_decide_found(sealing, parser, h2, which);
 	}
 	sealing->scan.found_count = 0;
+	h2_remember_seen(parser, h2, h2->stream_count, h2->stream);
+	return reason_none;
+}
+
+/* Markers in a body, by the request that it belongs to. */
+__noinline int h2_decide_data(struct sealing *sealing, struct h1_parser *parser, struct h2_state *h2)
+{
+	const struct h2_stream *stream;
+
+	if (!sealing || !parser || !h2)
+		return 0;
+	stream = &h2->streams[(h2->body - 1) & (k_h2_streams - 1)];
+	parser->flags = 0;
+	parser->seen_count = 0;
+	if (h2->body) {
+		sealing->host = stream->host;
+		sealing->host_suffix = stream->suffix;
+		sealing->host_known = 1;
+		parser->flags = h1_has_host;
+		parser->seen_count = stream->seen_count;
+		memcpy(parser->seen, stream->seen, sizeof(parser->seen));
+	}
+	for (__u32 which = 0; which < k_h1_found_max; which++) {
+		if (which >= sealing->scan.found_count)
+			break;
+		if (!h2->body)
+			sealing->scan.found[which].refused = reason_unparsable_request;
+		placeholder_decide(sealing, parser, which);
+	}
+	sealing->scan.found_count = 0;
+	if (h2->body)
+		h2_remember_seen(parser, h2, h2->body, stream->number);
+	return 0;
+}
+
+/* What the record's end has left undecided: a piece of a header block, or of a body. */
+static __always_inline int h2_decide_rest(struct sealing *sealing, struct h1_parser *parser, struct h2_state *h2)
+{
+	if (parser->state != h1_http2_body)
+		return h2_decide(sealing, parser, h2);
+	h2_decide_data(sealing, parser, h2);
 	return reason_none;
 }
 
@@ -152,18 +205,20 @@ __noinline int parse_http2(struct sealing *sealing, struct h1_parser *parser)
 		h2->stop = h2_goes_on;
 		if (stop == h2_stop_host)
 			h2_name_host(sealing, parser, h2);
+		else if (stop == h2_stop_data)
+			h2_decide_data(sealing, parser, h2);
 		else
 			reason = h2_decide(sealing, parser, h2);
 		if (reason)
 			break;
 	}
-	if (!reason && parser->state != h1_http2 && parser->state != h1_http2_data)
+	if (!reason && !h1_is_http2(parser->state))
 		reason = reason_unparsable_request;
 	if (!reason && sealing->scan.position < sealing->scan.end)
 		reason = reason_tables_full;
 	if (!reason && sealing->scan.found_count)
-		reason = h2_decide(sealing, parser, h2);
-	if (!reason) {
+		reason = h2_decide_rest(sealing, parser, h2);
+	if (!reason && !sealing->scan.reads_bodies) {
 		h1_search_body(&sealing->scan);
 		for (__u32 which = 0; which < k_h1_found_max; which++) {
 			if (which >= sealing->scan.found_count)

@@ -138,7 +138,7 @@ __noinline int seal_read(struct sealing *sealing, struct key_state *key, __u64 t
 			key->parser.left -= content;
 		} else {
 			parse_text(sealing, &key->parser, content);
-			if (parse_is_http2(&key->parser)) {
+			if (h1_is_http2(key->parser.state)) {
 				reason = parse_http2(sealing, &key->parser);
 				if (reason) {
 					seal_misused(sealing, key, reason);

@@ -34,6 +34,7 @@ enum h1_state {
 	h1_lost,   /* not a request that everybody reads alike; only markers are looked for, for the audit */
 	h1_http2,  /* HTTP/2, which h2_parse.h reads */
 	h1_http2_data, /* in a payload of HTTP/2 that is not read */
+	h1_http2_body, /* in a DATA frame that is */
 };
 
 /* What a header means to framing, to the slots and to the search. */
@@ -120,7 +121,7 @@ struct h1_scan {
 	__u8 found_count;
 	__u8 found_lost; /* there were more than k_h1_found_max */
 	__u8 reads_bodies; /* a body is a slot: markers in it are looked for */
-	__u8 _pad[4];
+	__u32 body_from; /* where the DATA at hand, or what the record has of it, begins: HTTP/2 */
 	struct h1_found found[k_h1_found_max];
 	struct record_text text;
 };

@@ -54,7 +54,12 @@ static __always_inline bool h1_is_percent_marker(const struct h1_parser *parser,
 
 static __always_inline bool h1_is_body(__u8 state)
 {
-	return state == h1_body || state == h1_chunk_data;
+	return state == h1_body || state == h1_chunk_data || state == h1_http2_body;
+}
+
+static __always_inline bool h1_is_http2(__u8 state)
+{
+	return state >= h1_http2;
 }
 
 /* Eight bytes of a value, a target or a body without an end, a marker, or a question mark: take them at once. */
@@ -438,6 +443,7 @@ static __always_inline void h1_note_found(struct h1_parser *parser, struct h1_sc
 	} else {
 		found->marker = (__s32)scan->position - (code == h1_code_percent ? k_h1_percent_bytes : k_marker_bytes);
 	}
+	found->from = scan->body_from;
 	if (found->slot == slot_body)
 		found->to = parser->left < scan->end - scan->position ? scan->position + parser->left : scan->end;
 	if (parser->slot == slot_header) {
@@ -531,7 +537,7 @@ static long h1_step(__u32 index, struct h1_loop *loop)
 	__u8 c, state = parser->state;
 
 	(void)index;
-	if (at >= scan->end || at >= sizeof(scan->text) || state == h1_opaque || state >= h1_http2)
+	if (at >= scan->end || at >= sizeof(scan->text) || state == h1_opaque || h1_is_http2(state))
 		return 1;
 	if (h1_is_body(state)) {
 		if (!scan->reads_bodies) {
@@ -589,6 +595,7 @@ static __always_inline void h1_begin(struct h1_scan *scan, __u32 end)
 	scan->head_end = 0;
 	scan->tail = end;
 	scan->skipped = 0;
+	scan->body_from = 0;
 	scan->found_count = 0;
 	scan->found_lost = 0;
 }

@@ -15,6 +15,7 @@ enum h2_part {
 	h2_pad_length,
 	h2_priority,
 	h2_block, /* a piece of a header block */
+	h2_data_pad_length, /* of a body that is read */
 };
 
 /* Where in a header block. */
@@ -53,6 +54,7 @@ enum h2_kind {
 
 enum h2_flag {
 	/* Bits 0 to h2_content_length: such a field has been there. */
+	h2_bodiless = 1 << 7,   /* END_STREAM */
 	h2_regular = 1 << 8,    /* a field that is no pseudo-header field */
 	h2_any_field = 1 << 9,
 	h2_bad = 1 << 10,       /* not a request that everybody reads alike: nothing is replaced in it */
@@ -70,6 +72,7 @@ enum h2_stop {
 	h2_goes_on = 0,
 	h2_stop_host,  /* the parser's host is complete: its hash is wanted */
 	h2_stop_block, /* a header block has ended, with something to decide */
+	h2_stop_data,  /* a DATA frame has ended, with markers in it */
 };
 
 enum {
@@ -78,6 +81,18 @@ enum {
 	k_h2_static = 61,
 	k_h2_references_max = 4, /* secrets sent again by index in one request */
 	k_h2_integer_bits = 28,
+	k_h2_streams =
+		16, /* requests whose bodies may be on their way at once; of an older one nobody knows the host any more */
+};
+
+/* A request whose body may follow: by what a secret in it is judged. */
+struct h2_stream {
+	__u64 host;
+	__u64 suffix;
+	__u32 number;
+	__u32 seen[k_h1_seen_max]; /* secrets substituted in it */
+	__u8 seen_count;
+	__u8 _pad[3];
 };
 
 /* One entry of the encoder's dynamic table, as far as a later reference to it matters. */
@@ -126,10 +141,14 @@ struct h2_state {
 	__u8 reference_count;
 	__u8 keeps; /* a secret has been put into the table */
 	__u8 stop; /* enum h2_stop */
+	__u32 stream_count; /* that have ever been in `streams` */
+	__u32 body; /* of whose request the DATA at hand is: its number among them, from 1; 0: not known */
 	__u32 misused; /* the secret that was sent again where it may not be; 0: none, or not known */
 	struct h2_reference references[k_h2_references_max];
+	struct h2_stream streams[k_h2_streams]; /* number i at i % k_h2_streams */
 	struct h2_entry entries[k_h2_entries]; /* entry number i at i % k_h2_entries */
 };
 
 _Static_assert(sizeof(struct h2_entry) == 64, "no padding");
+_Static_assert(sizeof(struct h2_stream) == 56, "no padding");
 _Static_assert(sizeof(struct h2_state) % 8 == 0, "no padding");

@@ -12,9 +12,11 @@
 
 enum {
 	/* RFC 9113 6 */
+	k_frame_data = 0,
 	k_frame_headers = 1,
 	k_frame_push_promise = 5,
 	k_frame_continuation = 9,
+	k_frame_end_stream = 1,
 	k_frame_end_headers = 4,
 	k_frame_padded = 8,
 	k_frame_priority = 32,
@@ -61,6 +63,81 @@ static __always_inline void h2_begin_block(struct h1_parser *parser, struct h2_s
 	parser->host_length = 0;
 }
 
+/* The request of the header block that has ended, if it is one that everybody reads alike. */
+static __always_inline void h2_remember_stream(struct h2_state *h2)
+{
+	const __u32 wanted = 1 << h2_method | 1 << h2_path | h2_named_host; /* CONNECT has no path (RFC 9113 8.5) */
+	const __u32 unwanted = 1 << h2_protocol | h2_bad | h2_bodiless; /* a tunnel too (RFC 8441 4) */
+	struct h2_stream *stream;
+
+	if ((h2->flags & (wanted | unwanted)) != wanted)
+		return;
+	stream = &h2->streams[h2->stream_count & (k_h2_streams - 1)];
+	h2->stream_count++;
+	stream->host = h2->host;
+	stream->suffix = h2->suffix;
+	stream->number = h2->stream;
+	stream->seen_count = 0;
+}
+
+/* Its number among `streams`, from 1; 0: not known. */
+static __always_inline __u32 h2_find_stream(const struct h2_state *h2, __u32 number)
+{
+	for (__u32 back = 0; back < k_h2_streams; back++) {
+		__u32 which = h2->stream_count - back;
+
+		if (back >= h2->stream_count)
+			break;
+		if (h2->streams[(which - 1) & (k_h2_streams - 1)].number == number)
+			return which;
+	}
+	return 0;
+}
+
+/* `fragment` bytes of a body and padding follow. A placeholder has to be whole in one frame. */
+static __always_inline void h2_begin_data(struct h1_parser *parser, struct h1_scan *scan, struct h2_state *h2)
+{
+	if (h2->padding > h2->fragment)
+		return h1_lose(parser);
+	if (h2->padding == h2->fragment)
+		return h2_pass(parser, h2, h2->padding);
+	h1_enter(parser, h1_http2_body);
+	parser->left = h2->fragment - h2->padding;
+	parser->slot = slot_body;
+	scan->body_from = scan->position;
+}
+
+/* A global function, so that the verifier walks through it once. */
+__noinline int h2_read_data(struct h1_parser *parser, struct h1_scan *scan, struct h2_state *h2)
+{
+	__u32 at;
+	__u8 c;
+
+	if (!parser || !scan || !h2)
+		return 0;
+	at = scan->position;
+	if (at >= scan->end || at >= sizeof(scan->text))
+		return 0;
+	h1_pass_over(scan, at);
+	if (h1_take_eight(parser, scan, at))
+		return 0;
+	c = ((const __u8 *)&scan->text)[at];
+	scan->position = at + 1;
+	parser->window = parser->window << 8 | c;
+	parser->left--;
+	if (c == ':' && (parser->window & K_H1_MARKER_MASK) == K_H1_MARKER)
+		h1_note_found(parser, scan, h1_code_none);
+	else if (h1_is_percent_marker(parser, c))
+		h1_note_found(parser, scan, h1_code_percent);
+	if (parser->left)
+		return 0;
+	parser->state = h1_http2;
+	h2_pass(parser, h2, h2->padding);
+	if (scan->found_count)
+		h2->stop = h2_stop_data;
+	return 0;
+}
+
 /* `fragment` bytes of header block and padding follow. */
 static __always_inline void h2_begin_piece(struct h1_parser *parser, struct h1_scan *scan, struct h2_state *h2)
 {
@@ -77,6 +154,7 @@ static __always_inline void h2_end_piece(struct h1_parser *parser, struct h1_sca
 		if (h2->state != h2_field_start)
 			return h1_lose(parser);
 		h2->flags &= ~h2_open;
+		h2_remember_stream(h2);
 		if (scan->found_count || h2->reference_count || (h2->flags & h2_misused))
 			h2->stop = h2_stop_block;
 	}
@@ -93,14 +171,25 @@ static __always_inline void h2_begin_frame(struct h1_parser *parser, struct h1_s
 	/* RFC 9113 6.10: nothing comes between the pieces of a header block. */
 	if ((type == k_frame_continuation) != !!(h2->flags & h2_open))
 		return h1_lose(parser);
-	if (type != k_frame_headers && type != k_frame_continuation) {
-		if (type == k_frame_push_promise)
-			return h1_lose(parser);
+	if (type == k_frame_push_promise)
+		return h1_lose(parser);
+	if (type != k_frame_headers && type != k_frame_continuation && !(type == k_frame_data && scan->reads_bodies))
 		return h2_pass(parser, h2, length);
-	}
 	h2->fragment = length;
 	h2->padding = 0;
 	h2->have = 0;
+	if (type == k_frame_data) {
+		h2->frame = 0;
+		h2->part = h2_header; /* of the next frame */
+		h2->body = h2_find_stream(h2, stream);
+		if (flags & k_frame_padded && !length)
+			return h1_lose(parser);
+		if (flags & k_frame_padded)
+			h2->part = h2_data_pad_length;
+		else
+			h2_begin_data(parser, scan, h2);
+		return;
+	}
 	if (type == k_frame_continuation) {
 		if (stream != h2->stream)
 			return h1_lose(parser);
@@ -112,6 +201,8 @@ static __always_inline void h2_begin_frame(struct h1_parser *parser, struct h1_s
 		if (flags & k_frame_priority)
 			h2->have = k_h2_priority_bytes;
 	}
+	if (type == k_frame_headers && (flags & k_frame_end_stream))
+		h2->flags |= h2_bodiless;
 	if (flags & k_frame_end_headers)
 		h2->flags |= h2_last_frame;
 	if (type == k_frame_headers && (flags & k_frame_padded))
@@ -149,6 +240,11 @@ static __always_inline void h2_read_frame(struct h1_parser *parser, struct h1_sc
 		if (!have)
 			h2_begin_piece(parser, scan, h2);
 		return;
+	case h2_data_pad_length:
+		h2->padding = c;
+		h2->fragment--;
+		h2->part = h2_header;
+		return h2_begin_data(parser, scan, h2);
 	case h2_priority:
 		h2->fragment--;
 		h2->have = have - 1;
@@ -178,6 +274,10 @@ static long h2_step(__u32 index, struct h2_loop *loop)
 	if (parser->state == h1_http2_data) {
 		h1_skip(parser, scan, at);
 		return 0;
+	}
+	if (parser->state == h1_http2_body) {
+		h2_read_data(parser, scan, h2);
+		return h2->stop != h2_goes_on;
 	}
 	if (parser->state != h1_http2)
 		return 1;

@@ -988,9 +988,12 @@ export const offsets = {
     referenceCount: 81,
     keeps: 82,
     stop: 83,
-    misused: 84,
-    references: 88,
-    entries: 152,
+    streamCount: 84,
+    body: 88,
+    misused: 92,
+    references: 96,
+    streams: 160,
+    entries: 1056,
   },
   keyState: {
     serial: 0,
@@ -1021,7 +1024,7 @@ export const mapTypes = {
     type: 2,
     entries: 1,
     key: u32,
-    value: bytes(8344),
+    value: bytes(9248),
   },
   blank_key: {
     type: 2,
@@ -1075,7 +1078,7 @@ export const mapTypes = {
     type: 1,
     entries: 4096,
     key: u64,
-    value: bytes(8344),
+    value: bytes(9248),
   },
   hellos: {
     type: 1,
@@ -1181,7 +1184,7 @@ export const layouts: Readonly<Record<string, string>> = {
   fragment_key:
     "40 workload@0:unsigned int/4 identification@4:unsigned int/4 source@8:unsigned char/1[16] destination@24:unsigned char/1[16]",
   h2_state:
-    "8344 used_ns@0:unsigned long long/8 frame@8:unsigned long long/8 host@16:unsigned long long/8 suffix@24:unsigned long long/8 fragment@32:unsigned int/4 from@36:unsigned int/4 padding@40:unsigned int/4 stream@44:unsigned int/4 newest@48:unsigned int/4 inserted@52:unsigned int/4 before@56:unsigned int/4 integer@60:unsigned int/4 string@64:unsigned int/4 flags@68:unsigned short/2 part@70:unsigned char/1 have@71:unsigned char/1 state@72:unsigned char/1 form@73:unsigned char/1 kind@74:unsigned char/1 shift@75:unsigned char/1 huffman@76:unsigned char/1 half@77:unsigned char/1 node@78:unsigned char/1 value@79:unsigned char/1 capturing@80:unsigned char/1 reference_count@81:unsigned char/1 keeps@82:unsigned char/1 stop@83:unsigned char/1 misused@84:unsigned int/4 references@88:h2_reference/16[4] entries@152:h2_entry/64[128]",
+    "9248 used_ns@0:unsigned long long/8 frame@8:unsigned long long/8 host@16:unsigned long long/8 suffix@24:unsigned long long/8 fragment@32:unsigned int/4 from@36:unsigned int/4 padding@40:unsigned int/4 stream@44:unsigned int/4 newest@48:unsigned int/4 inserted@52:unsigned int/4 before@56:unsigned int/4 integer@60:unsigned int/4 string@64:unsigned int/4 flags@68:unsigned short/2 part@70:unsigned char/1 have@71:unsigned char/1 state@72:unsigned char/1 form@73:unsigned char/1 kind@74:unsigned char/1 shift@75:unsigned char/1 huffman@76:unsigned char/1 half@77:unsigned char/1 node@78:unsigned char/1 value@79:unsigned char/1 capturing@80:unsigned char/1 reference_count@81:unsigned char/1 keeps@82:unsigned char/1 stop@83:unsigned char/1 stream_count@84:unsigned int/4 body@88:unsigned int/4 misused@92:unsigned int/4 references@96:h2_reference/16[4] streams@160:h2_stream/56[16] entries@1056:h2_entry/64[128]",
   header_name: "40 length@0:unsigned char/1 text@1:char/1[39]",
   hello:
     "548 number@0:unsigned int/4 skip@4:unsigned int/4 message_left@8:unsigned int/4 digits@12:unsigned int/4 extensions_left@16:unsigned short/2 extension_left@18:unsigned short/2 extension@20:unsigned short/2 name_left@22:unsigned short/2 name_length@24:unsigned short/2 name_dot@26:unsigned short/2 stage@28:unsigned char/1 flags@29:unsigned char/1 _pad@30:unsigned char/1[2] name@32:char/1[256] parent@288:char/1[256] workload@544:unsigned int/4",

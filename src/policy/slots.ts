@@ -10,7 +10,7 @@ export interface Slots {
   readonly headers: readonly string[];
   readonly query: boolean;
   readonly path: boolean;
-  /** The body of a request of HTTP/1.1. */
+  /** The body of a request. */
   readonly body: boolean;
 }
 

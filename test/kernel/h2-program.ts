@@ -15,17 +15,17 @@ export interface Reading {
   readonly notes: readonly Note[];
 }
 
-/** A marker of a header block that ends in this record. Offsets are in the record. */
+/** A marker of a body, or of a header block that ends in this record. Offsets are in the record. */
 export interface Note {
   /** In bits if it is coded; of one in base64: in the decoded text. */
   readonly marker: number;
   readonly base64: number | undefined;
   readonly percent: boolean;
   readonly huffman: boolean;
-  readonly slot: "header" | "query" | "path";
+  readonly slot: "header" | "query" | "path" | "body";
   readonly forbidden: boolean;
   readonly header: string;
-  /** From the marker on. Empty: no marker, but a block that refers to what the table keeps. */
+  /** From the marker on; not in a body. Else empty: no marker, but a block that refers to what the table keeps. */
   readonly token: string;
   /** Between these the placeholder must lie. */
   readonly from: number;
@@ -41,13 +41,13 @@ export interface Note {
 export interface H2Program {
   /** The next record of the connection. At most 16400 bytes. */
   read(record: Buffer): Reading;
-  /** Begins another connection. keep: what holds a marker and enters the table is a secret from then on. */
-  reset(options?: { readonly keep?: boolean }): void;
+  /** Begins another connection. keep: what holds a marker and enters the table is a secret from then on. bodies: are read. */
+  reset(options?: { readonly keep?: boolean; readonly bodies?: boolean }): void;
   close(): void;
 }
 
 const flags = { bad: 1 << 10, repeats: 1 << 12, misused: 1 << 13 };
-const slots: Readonly<Record<number, Note["slot"]>> = { 1: "header", 4: "query", 8: "path" };
+const slots: Readonly<Record<number, Note["slot"]>> = { 1: "header", 4: "query", 8: "path", 16: "body" };
 
 interface RawNote {
   readonly marker: number;
@@ -91,6 +91,7 @@ interface Case {
   readonly end: number;
   readonly head: number;
   readonly tail: number;
+  readonly readsBodies: number;
   readonly text: Buffer;
   readonly noteCount: number;
   readonly keep: number;
@@ -98,16 +99,17 @@ interface Case {
 }
 
 /** h2.bpf.c asserts the offsets. */
-const h2Case = struct<Case>(26424 + 64 * 96, {
+const h2Case = struct<Case>(27328 + 64 * 96, {
   parser: [0, bytes(368)],
-  h2: [368, bytes(8344)],
-  end: [8716, u32],
-  head: [8720, u32],
-  tail: [8724, u32],
-  text: [10016, bytes(16400)],
-  noteCount: [26416, u32],
-  keep: [26420, u32],
-  notes: [26424, list(note, 64)],
+  h2: [368, bytes(9248)],
+  end: [9620, u32],
+  head: [9624, u32],
+  tail: [9628, u32],
+  readsBodies: [9635, u8],
+  text: [10920, bytes(16400)],
+  noteCount: [27320, u32],
+  keep: [27324, u32],
+  notes: [27328, list(note, 64)],
 });
 
 const blank = h2Case.decode(Buffer.alloc(h2Case.bytes));
@@ -136,10 +138,10 @@ function readable(raw: RawNote): Note {
 export function loadH2Program(): H2Program {
   const object = new BpfObject(join(projectRoot, "build/test/h2.bpf.o"));
   const cases = object.map("cases", u32, h2Case);
-  let { parser, h2, keep } = blank;
+  let { parser, h2, keep, readsBodies } = blank;
   return {
     read: (record) => {
-      cases.set(0, { ...blank, parser, h2, keep, end: record.length, text: record });
+      cases.set(0, { ...blank, parser, h2, keep, readsBodies, end: record.length, text: record });
       const { value } = object.testRun("parse_record");
       if (value !== 0) throw new Error(`parse_record returned ${value}`);
       const after = cases.get(0);
@@ -155,6 +157,7 @@ export function loadH2Program(): H2Program {
     reset: (options = {}) => {
       ({ parser, h2 } = blank);
       keep = options.keep ? 1 : 0;
+      readsBodies = options.bodies ? 1 : 0;
     },
     close: () => {
       cases.close();

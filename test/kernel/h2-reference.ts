@@ -11,7 +11,7 @@ export interface Marker {
   readonly base64: number | undefined;
   readonly percent: boolean;
   readonly huffman: boolean;
-  readonly slot: "header" | "query" | "path";
+  readonly slot: "header" | "query" | "path" | "body";
   readonly forbidden: boolean;
   readonly header: string;
   readonly token: string;
@@ -28,10 +28,20 @@ export interface Block {
   readonly markers: readonly Marker[];
   /** Fields by index whose entries hold a marker from an earlier block. */
   readonly references: number;
+  /** What a request with a body has. */
+  readonly isRequest: boolean;
+}
+
+/** A DATA frame, or what there is of it. */
+export interface Data {
+  /** Of the request that it belongs to; undefined: none of which a secret in a body could be of. */
+  readonly host: string | undefined;
+  readonly markers: readonly Marker[];
 }
 
 export interface Connection {
-  readonly blocks: readonly Block[];
+  /** In their order. */
+  readonly parts: readonly (Block | Data)[];
   /** Where a server has to give up, if it has. */
   readonly error: number | undefined;
   /** The last header block has no end: what is wrong with it cannot be said yet. */
@@ -293,19 +303,39 @@ function readBlock(reader: Reader, table: Table, trailers: boolean, number: numb
     }
     fields += 1;
   }
-  return { bad, repeats, host, markers, references };
+  const isRequest = !bad && seen.has(":method") && seen.has(":path") && !seen.has(":protocol");
+  return { bad, repeats, host, markers, references, isRequest };
 }
 
+function markersOfBody(text: string, place: number): Marker[] {
+  return [...text.matchAll(/kloak(?::|%3[Aa])/g)].map((match) => ({
+    marker: place + match.index,
+    base64: undefined,
+    percent: match[0] !== "kloak:",
+    huffman: false,
+    slot: "body",
+    forbidden: false,
+    header: "",
+    token: "",
+    last: place + match.index + match[0].length - 1,
+  }));
+}
+
+/** How many requests with bodies under way are remembered. */
+const streamsMax = 16;
+
 /** A connection that begins with its preface, and may be cut anywhere. */
-export function readConnection(stream: Buffer): Connection {
+export function readConnection(stream: Buffer, { bodies = false } = {}): Connection {
   const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-  const blocks: Block[] = [];
+  const parts: (Block | Data)[] = [];
+  const hosts: { readonly stream: number; readonly host: string }[] = [];
+  let blocks = 0;
   const table = new Table();
   let at = preface.length;
-  let open: { stream: number; pieces: Buffer[]; places: number[] } | undefined;
+  let open: { stream: number; ends: boolean; pieces: Buffer[]; places: number[] } | undefined;
   let newest = 0;
   let trailers = false;
-  if (stream.toString("latin1", 0, at) !== preface) return { blocks, error: 0, open: false };
+  if (stream.toString("latin1", 0, at) !== preface) return { parts, error: 0, open: false };
   try {
     while (at + 9 <= stream.length) {
       const length = stream.readUIntBE(at, 3);
@@ -323,7 +353,7 @@ export function readConnection(stream: Buffer): Connection {
           if (!(number & 1)) throw new ConnectionError("stream");
           trailers = number <= newest;
           newest = Math.max(newest, number);
-          open = { stream: number, pieces: [], places: [] };
+          open = { stream: number, ends: (flags & 1) !== 0, pieces: [], places: [] };
           const fixed = (flags & 8 ? 1 : 0) + (flags & 32 ? 5 : 0);
           if (length < fixed) throw new ConnectionError("length");
           if (at + fixed > stream.length) break;
@@ -336,15 +366,27 @@ export function readConnection(stream: Buffer): Connection {
         for (let place = start; place < end; place++) open?.places.push(place);
         if (flags & 4 && open) {
           const reader = new Reader(Buffer.concat(open.pieces), open.places);
-          blocks.push({ end, ...readBlock(reader, table, trailers, blocks.length) });
+          const block = readBlock(reader, table, trailers, blocks);
+          blocks += 1;
+          parts.push({ end, ...block });
+          if (block.isRequest && !open.ends && block.host !== undefined)
+            hosts.unshift({ stream: number, host: block.host });
           open = undefined;
         }
+      }
+      if (type === 0 && bodies) {
+        const start = at + (flags & 8 ? 1 : 0);
+        if (flags & 8 && at + 1 > stream.length && length > 0) break;
+        const end = at + length - (flags & 8 ? (stream[at] as number) : 0);
+        if (end < start) throw new ConnectionError("padding");
+        const markers = markersOfBody(stream.toString("latin1", start, Math.min(end, stream.length)), start);
+        parts.push({ host: hosts.slice(0, streamsMax).find((each) => each.stream === number)?.host, markers });
       }
       at += length;
     }
   } catch (error) {
     if (!(error instanceof ConnectionError)) throw error;
-    return { blocks, error: at, open: false };
+    return { parts, error: at, open: false };
   }
-  return { blocks, error: undefined, open: open !== undefined };
+  return { parts, error: undefined, open: open !== undefined };
 }

@@ -83,8 +83,8 @@ export class Writer {
     return Buffer.concat(text);
   }
 
-  /** A header block in its frames. */
-  request(stream: number, fields: readonly Field[]): Buffer {
+  /** A header block in its frames; nothing follows on its stream if it ends that. */
+  request(stream: number, fields: readonly Field[], ends = false): Buffer {
     const resize = this.choose(8) === 0 ? [this.resize([0, 60, 300, 4096][this.choose(4)] ?? 0)] : [];
     const block = Buffer.concat([...resize, ...fields.map((field) => this.field(field))]);
     const cuts = Array.from({ length: this.choose(3) }, () => this.choose(block.length + 1)).sort((a, b) => a - b);
@@ -97,13 +97,20 @@ export class Writer {
       pieces[0] ?? Buffer.alloc(0),
       Buffer.alloc(padding ?? 0, "kloak:"),
     ]);
-    const flags = (padding === undefined ? 0 : 8) | (priority.length > 0 ? 32 : 0);
+    const flags = (ends ? 1 : 0) | (padding === undefined ? 0 : 8) | (priority.length > 0 ? 32 : 0);
     return Buffer.concat(
       pieces.map((piece, at) => {
         const last = at === pieces.length - 1 ? 4 : 0;
         return at === 0 ? frame(1, flags | last, stream, first) : frame(9, last, stream, piece);
       }),
     );
+  }
+
+  /** A DATA frame. */
+  data(stream: number, text: Buffer): Buffer {
+    if (this.choose(3) > 0) return frame(0, 0, stream, text);
+    const padding = this.choose(20);
+    return frame(0, 8, stream, Buffer.concat([Buffer.from([padding]), text, Buffer.alloc(padding, "kloak:")]));
   }
 
   #evict(size: number): void {

@@ -6,7 +6,7 @@ KLOAK_LICENSE;
 
 enum { k_notes_max = 64, k_stops_max = 128 };
 
-/* A marker of a header block that has ended, or (marker of 0 token bytes) a block that only refers to what has been kept. */
+/* A marker of a body, or of a header block that has ended, or (marker of 0 token bytes) a block that only refers to what has been kept. */
 struct h2_note {
 	struct h1_found found;
 	__u64 host;
@@ -27,11 +27,11 @@ struct h2_case {
 /* h2-program.ts knows where its fields lie. */
 _Static_assert(__builtin_offsetof(struct h2_case, parser.state) == 107, "state");
 _Static_assert(__builtin_offsetof(struct h2_case, h2) == 368, "h2");
-_Static_assert(sizeof(struct h2_state) == 8344, "state of HTTP/2");
-_Static_assert(__builtin_offsetof(struct h2_case, scan) == 8712, "scan");
-_Static_assert(__builtin_offsetof(struct h2_case, scan.text) == 10016, "text");
-_Static_assert(__builtin_offsetof(struct h2_case, note_count) == 26416, "note_count");
-_Static_assert(__builtin_offsetof(struct h2_case, notes) == 26424, "notes");
+_Static_assert(sizeof(struct h2_state) == 9248, "state of HTTP/2");
+_Static_assert(__builtin_offsetof(struct h2_case, scan) == 9616, "scan");
+_Static_assert(__builtin_offsetof(struct h2_case, scan.text) == 10920, "text");
+_Static_assert(__builtin_offsetof(struct h2_case, note_count) == 27320, "note_count");
+_Static_assert(__builtin_offsetof(struct h2_case, notes) == 27328, "notes");
 _Static_assert(sizeof(struct h2_note) == 96, "note");
 
 struct {
@@ -81,6 +81,28 @@ __noinline int note_block(struct h2_case *c)
 	return 0;
 }
 
+/* Of a body: the host of its request; h2_bad: nobody knows it. */
+__noinline int note_data(struct h2_case *c)
+{
+	if (!c)
+		return 0;
+	for (__u32 which = 0; which < k_h1_found_max; which++) {
+		struct h2_note *made;
+
+		if (which >= c->scan.found_count)
+			break;
+		made = note(c);
+		if (!made)
+			break;
+		made->found = c->scan.found[which];
+		made->host = c->h2.body ? c->h2.streams[(c->h2.body - 1) & (k_h2_streams - 1)].host : 0;
+		made->flags = c->h2.body ? 0 : h2_bad;
+		made->references = 0;
+	}
+	c->scan.found_count = 0;
+	return 0;
+}
+
 __noinline int name_host(struct h2_case *c)
 {
 	struct h2_entry *entry;
@@ -109,16 +131,21 @@ int parse_record(void *context __attribute__((unused)))
 	h1_begin(&c->scan, c->scan.end);
 	h2_begin(&c->h2);
 	h1_parse(&c->parser, &c->scan);
-	if (c->parser.state != h1_http2 && c->parser.state != h1_http2_data)
+	if (!h1_is_http2(c->parser.state))
 		return 0;
 	for (int i = 0; i < k_stops_max; i++) {
 		int stop = h2_parse(&c->parser, &c->scan, &c->h2);
 
-		if (stop == h2_goes_on)
+		if (stop == h2_goes_on) {
+			if (c->parser.state == h1_http2_body)
+				note_data(c);
 			return 0;
+		}
 		c->h2.stop = h2_goes_on;
 		if (stop == h2_stop_host)
 			name_host(c);
+		else if (stop == h2_stop_data)
+			note_data(c);
 		else
 			note_block(c);
 	}

@@ -7,7 +7,7 @@ import { after, before, beforeEach, test } from "node:test";
 import fc from "fast-check";
 import { siphash } from "../../src/dataplane/siphash.ts";
 import { type H2Program, loadH2Program, type Note } from "./h2-program.ts";
-import { type Block, readConnection } from "./h2-reference.ts";
+import { type Block, type Data, readConnection } from "./h2-reference.ts";
 import { type Field, frame, integer, literal, preface, Writer } from "./h2-writer.ts";
 
 let parser: H2Program;
@@ -31,8 +31,8 @@ interface Heard {
 }
 
 /** Notes with their offsets in the connection. */
-function hear(stream: Buffer, cuts: readonly number[]): Heard {
-  parser.reset();
+function hear(stream: Buffer, cuts: readonly number[], options: { readonly bodies?: boolean } = {}): Heard {
+  parser.reset(options);
   const blocks: Note[][] = [];
   const skipped: { start: number; end: number }[] = [];
   let start = 0;
@@ -63,26 +63,30 @@ const recordStart = (cuts: readonly number[], at: number) => {
 };
 
 /** What the kernel has to say of a block: the markers in the record in which it ends. */
-function expected(block: Block, cuts: readonly number[]): readonly unknown[] {
+function expected(block: Block | Data, cuts: readonly number[]): readonly unknown[] {
+  if (!("end" in block)) {
+    const common = { bad: block.host === undefined, repeats: false, host: hashOf(block.host) };
+    return block.markers.map(({ last, ...rest }) => ({ ...common, ...rest }));
+  }
   const start = recordStart(cuts, block.end);
   const { bad, repeats, host } = block;
   const common = { bad, repeats, host: hashOf(host) };
   return block.markers.filter(({ last }) => last >= start).map(({ last, ...rest }) => ({ ...common, ...rest }));
 }
 
-function assertSame(stream: Buffer, cuts: readonly number[]): void {
-  const reference = readConnection(stream);
-  const heard = hear(stream, cuts);
-  const wanted = reference.blocks.flatMap((block) => expected(block, cuts));
+function assertSame(stream: Buffer, cuts: readonly number[], options: { readonly bodies?: boolean } = {}): void {
+  const reference = readConnection(stream, options);
+  const heard = hear(stream, cuts, options);
+  const wanted = reference.parts.flatMap((block) => expected(block, cuts));
   const notes = heard.blocks
     .flat()
-    .filter(({ token }) => token !== "")
+    .filter(({ token, slot }) => token !== "" || slot === "body")
     .map(({ from, to, misused, references, ...note }) => note);
   if (reference.error === undefined && !reference.open) assert.equal(heard.lost, false, "lost");
   /* After an error nobody has to say anything. */
   assert.deepEqual(reference.error === undefined ? notes : notes.slice(0, wanted.length), wanted);
   for (const [note] of heard.blocks) {
-    if (!note || note.base64 !== undefined || note.token === "") continue;
+    if (!note || note.base64 !== undefined || (note.token === "" && note.slot !== "body")) continue;
     const at = note.huffman ? Math.floor(note.marker / 8) : note.marker;
     if (at < note.from) continue;
     assert.ok(note.to <= stream.length && at < note.to, `${at} in ${note.from} to ${note.to}`);
@@ -145,8 +149,9 @@ const request = fc
     odd: fc.option(fc.tuple(odd, fc.nat(9)), { freq: 5 }),
     trailers: fc.option(fc.array(header, { maxLength: 2 }), { freq: 6 }),
     data: fc.option(fc.uint8Array({ maxLength: 100 })),
+    ends: fc.boolean(),
   })
-  .map(({ method, path, host, second, headers, odd, trailers, data }) => {
+  .map(({ method, path, host, second, headers, odd, trailers, data, ends }) => {
     const fields: Field[] = [
       [":method", method],
       [":scheme", "https"],
@@ -156,7 +161,7 @@ const request = fc
     if (second !== null) fields.push(["host", second]);
     fields.push(...headers.filter(([name]) => !/^(?:host|connection|upgrade|content-length)$/.test(name)));
     if (odd) fields.splice(odd[1], 0, odd[0]);
-    return { fields, trailers, data };
+    return { fields, trailers, data, ends };
   });
 const connection = fc
   .record({
@@ -166,12 +171,14 @@ const connection = fc
   .map(({ requests, choices }) => {
     const writer = new Writer({ choices });
     const parts: Buffer[] = [preface, frame(4, 0, 0, Buffer.from([0, 3, 0, 0, 0, 100]))];
-    requests.forEach(({ fields, trailers, data }, at) => {
+    requests.forEach(({ fields, trailers, data, ends }, at) => {
       const stream = at * 2 + 1;
-      parts.push(writer.request(stream, fields));
+      parts.push(writer.request(stream, fields, ends));
       if (writer.choose(3) === 0) parts.push(frame(6, 0, 0, Buffer.alloc(8, marker)));
       if (writer.choose(4) === 0) parts.push(frame(0xbe, 4, stream, Buffer.from(marker)));
-      if (data) parts.push(frame(0, 0, stream, Buffer.concat([Buffer.from(data), Buffer.from(marker)])));
+      const mark = Buffer.from(writer.choose(4) > 0 ? marker : "kloak%3aMPZV");
+      if (data) parts.push(writer.data(1 + 2 * writer.choose(at + 2), Buffer.concat([Buffer.from(data), mark])));
+      if (writer.choose(6) === 0) parts.push(writer.data(stream, Buffer.alloc(0)));
       if (trailers) parts.push(writer.request(stream, trailers));
     });
     return Buffer.concat(parts);
@@ -186,6 +193,39 @@ test("connections are read as the reference reads them", () => {
       assertSame(stream, []);
     }),
     { numRuns: 300 },
+  );
+});
+
+test("bodies are read, and belong to the requests that the reference says", () => {
+  fc.assert(
+    fc.property(
+      connection.chain((stream) => fc.tuple(fc.constant(stream), cutsOf(stream.length))),
+      ([stream, cuts]) => assertSame(stream, cuts, { bodies: true }),
+    ),
+    { numRuns: 300 },
+  );
+});
+
+test("of the last 16 requests with a body it is known whose they are", () => {
+  const writer = new Writer({ choices: [1] });
+  const streams = Array.from({ length: 20 }, (_, at) => at * 2 + 1);
+  const parts = streams.map((stream) =>
+    writer.request(stream, [
+      [":method", "POST"],
+      [":scheme", "https"],
+      [":authority", `host-${stream}.test`],
+      [":path", "/"],
+    ]),
+  );
+  const data = streams.map((stream) => writer.data(stream, Buffer.from(marker)));
+  const stream = Buffer.concat([preface, ...parts, ...data]);
+  assertSame(stream, [], { bodies: true });
+  const known = hear(stream, [], { bodies: true })
+    .blocks.flat()
+    .filter(({ bad }) => !bad);
+  assert.deepEqual(
+    known.map((note) => note.host),
+    streams.slice(4).map((number) => hashOf(`host-${number}.test`)),
   );
 });
 
@@ -238,7 +278,7 @@ async function written(requests: readonly (readonly Field[])[]): Promise<Buffer>
     const stream = session.request(Object.fromEntries(fields));
     stream.on("error", () => undefined);
   }
-  const ends = () => readConnection(Buffer.concat(parts)).blocks.length;
+  const ends = () => readConnection(Buffer.concat(parts)).parts.length;
   while (ends() < requests.length) await new Promise((resolve) => setImmediate(resolve));
   session.destroy();
   return Buffer.concat(parts);
@@ -253,7 +293,8 @@ test("what nghttp2 writes is read as the reference reads it", async () => {
     ["x-long", "z".repeat(at * 10)],
   ]);
   const stream = await written(requests);
-  const { blocks, error } = readConnection(stream);
+  const { parts, error } = readConnection(stream);
+  const blocks = parts.filter((part) => "end" in part);
   assert.equal(error, undefined);
   assert.deepEqual(
     blocks.map(({ host, bad }) => [host, bad]),

@@ -221,16 +221,117 @@ test("a placeholder that ends as the next request's method stays", async () => {
   assert.deepEqual(count(outcome.audit.map(({ reason }) => String(reason))), { "split-over-records": 1 });
 });
 
-test("HTTP/2: a body stays as it is, and the trail says why", async () => {
-  const outcome = await world.kloak({
-    secrets: { KEY: { value, hosts: host, in: "body" } },
-    command: ["sh", "-c", curl, "sh", "--http2", "-HContent-Type: application/json", world.url("http/2")],
-    env: { CA: world.authority.caFile },
-  });
-  const { requests, faults } = await world.server.take();
-  const bodies = requests.map(({ body }) => body ?? "");
-  assert.deepEqual([faults, outcome.status], [[], 0], outcome.stderr);
-  assert.ok(bodies.length > 0 && bodies.every((body) => body.includes("kloak:") && !body.includes(value)));
-  assert.ok(outcome.audit.length > 0);
-  for (const { reason } of outcome.audit) assert.equal(reason, "slot-not-allowed");
+const http2 = `
+import { connect } from "node:http2";
+import { readFileSync } from "node:fs";
+const [url, count, authority = "", header = ""] = process.argv.slice(1);
+const { CA, KEY } = process.env;
+const session = connect(url, { ca: readFileSync(CA) });
+const post = (at) => new Promise((resolve, reject) => {
+  const path = { ":method": "POST", ":path": "/" + at, ...(authority && { ":authority": authority }) };
+  const stream = session.request({ ...path, ...(header && { authorization: "Bearer " + KEY }) });
+  stream.on("response", () => stream.resume()).on("end", resolve).on("error", reject);
+  stream.write(JSON.stringify({ at, fill: "x".repeat(at * 700) }));
+  setTimeout(() => stream.end(JSON.stringify({ key: KEY, last: true })), 10 * (at % 3));
 });
+await Promise.all(Array.from({ length: Number(count) }, (_, at) => post(at)));
+session.close();
+`;
+const http2Client = (...args: readonly string[]) => [process.execPath, "--input-type=module", "-e", http2, ...args];
+
+interface Http2Case {
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly secret?: Partial<SecretPlan>;
+  /** In the bodies that the server reads. */
+  readonly arrives: number;
+  readonly inert: number;
+  /** How that is told. */
+  readonly records: readonly string[];
+}
+
+const url = world.url("http/2");
+const http2Cases: readonly Http2Case[] = [
+  {
+    name: "curl, JSON",
+    command: ["sh", "-c", curl, "sh", "--http2", "-HContent-Type: application/json", url],
+    arrives: 2,
+    inert: 0,
+    records: ["substituted body raw"],
+  },
+  {
+    name: "python httpx, a form",
+    command: [
+      "/usr/bin/python3",
+      "-c",
+      `import httpx, os, ssl
+with httpx.Client(http2=True, verify=ssl.create_default_context(cafile=os.environ["CA"])) as client:
+    for _ in range(2): client.post("${url}/token", data={"grant": "x", "secret": os.environ["KEY"]}).raise_for_status()`,
+    ],
+    arrives: 2,
+    inert: 0,
+    records: ["substituted body percent"],
+  },
+  {
+    name: "twelve requests whose bodies come in turns",
+    command: http2Client(url, "12"),
+    arrives: 12,
+    inert: 0,
+    records: ["substituted body raw"],
+  },
+  {
+    name: "the request names another host than the connection",
+    command: http2Client(url, "3", otherHost),
+    arrives: 0,
+    inert: 3,
+    records: ["host-not-allowed body raw"],
+  },
+  {
+    name: "a host that the secret does not list",
+    command: http2Client(url, "3"),
+    secret: { hosts: otherHost },
+    arrives: 0,
+    inert: 3,
+    records: ["host-not-allowed body raw"],
+  },
+  {
+    name: "the second time in a request, after its header",
+    command: http2Client(url, "1", "", "header"),
+    secret: { in: ["header", "body"] },
+    arrives: 0,
+    inert: 1,
+    records: ["substituted header:authorization huffman", "second-occurrence body raw"],
+  },
+  {
+    name: "of a secret for headers only, where no body is read",
+    command: http2Client(url, "1"),
+    secret: { in: "header" },
+    arrives: 0,
+    inert: 1,
+    records: ["slot-not-allowed body raw"],
+  },
+];
+
+for (const { name, command, secret, arrives, inert, records } of http2Cases) {
+  test(`HTTP/2, ${name}`, async () => {
+    const outcome = await world.kloak({
+      secrets: { KEY: { value, hosts: host, in: "body", ...secret } },
+      command,
+      env: { CA: world.authority.caFile },
+    });
+    const { requests, faults } = await world.server.take();
+    const text = decodeURIComponent(requests.map(({ body }) => body ?? "").join("\n"));
+    assert.deepEqual(
+      { faults, status: outcome.status, arrives: timesIn(text, value), inert: timesIn(text, "kloak:") },
+      { faults: [], status: 0, arrives, inert },
+      outcome.stderr,
+    );
+    const told = outcome.audit.map(
+      ({ outcome: what, reason, slot, encoding }) => `${reason ?? what} ${slot} ${encoding}`,
+    );
+    assert.deepEqual([...new Set(told)].toSorted(), records.toSorted());
+    // Of what is refused in a record the first is told.
+    assert.equal(told.filter((line) => line.startsWith("substituted body")).length, arrives);
+    for (const { protocol } of outcome.audit) assert.equal(protocol, "http/2");
+  });
+}
