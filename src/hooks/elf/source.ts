@@ -10,11 +10,15 @@ export class ElfError extends KloakError {
   }
 }
 
-/** Bytes at offsets. `read` returns exactly `length` bytes or throws an ElfError. */
 export interface Source {
   readonly name: string;
   readonly size: number;
-  read(offset: number, length: number): Buffer;
+  /**
+   * Exactly `length` bytes.
+   * @param room may be used for what is returned
+   * @throws ElfError
+   */
+  read(offset: number, length: number, room?: Buffer): Buffer;
 }
 
 /** No structure that is read in one piece is longer. Longer ones (string tables, read-only data) go through `chunks`. */
@@ -88,9 +92,9 @@ export class FileSource implements Source {
     }
   }
 
-  read(offset: number, length: number): Buffer {
+  read(offset: number, length: number, room?: Buffer): Buffer {
     checkRange(this, offset, length);
-    if (length > pageBytes) return this.#pread(offset, length);
+    if (length > pageBytes) return this.#pread(offset, length, room);
     const first = Math.floor(offset / pageBytes);
     const last = Math.floor((offset + Math.max(length, 1) - 1) / pageBytes);
     const start = offset - first * pageBytes;
@@ -139,8 +143,9 @@ export class FileSource implements Source {
     return page;
   }
 
-  #pread(offset: number, length: number): Buffer {
-    const bytes = Buffer.allocUnsafeSlow(length);
+  #pread(offset: number, length: number, room?: Buffer): Buffer {
+    const roomy = room !== undefined && room.length >= length;
+    const bytes = roomy ? room.subarray(0, length) : Buffer.allocUnsafeSlow(length);
     let done = 0;
     while (done < length) {
       let count: number;
@@ -160,7 +165,10 @@ export class FileSource implements Source {
   }
 }
 
-/** A range in pieces of 1 MiB; each piece begins with the last `overlap` bytes of the one before. */
+/**
+ * A range in pieces of 1 MiB; each piece begins with the last `overlap` bytes of the one before. All lie in the same memory:
+ * none outlives the next, or hundreds of megabytes would wait for the collector.
+ */
 export function* chunks(
   source: Source,
   offset: number,
@@ -168,8 +176,10 @@ export function* chunks(
   overlap: number,
 ): Generator<{ readonly offset: number; readonly bytes: Buffer }> {
   const step = 1 << 20;
+  if (length <= 0) return;
+  const room = Buffer.allocUnsafeSlow(Math.min(length, step + overlap));
   for (let at = 0; at < length; at += step) {
     const begin = Math.max(0, at - overlap);
-    yield { offset: begin, bytes: source.read(offset + begin, Math.min(length, at + step) - begin) };
+    yield { offset: begin, bytes: source.read(offset + begin, Math.min(length, at + step) - begin, room) };
   }
 }
