@@ -104,7 +104,7 @@ export function renderStacks(costs: readonly StackCost[]): string {
     wireUs.toFixed(1),
     bareUs.toFixed(1),
     kloakUs.toFixed(1),
-    `+${(kloakUs - bareUs).toFixed(1)}`,
+    `${kloakUs < bareUs ? "" : "+"}${(kloakUs - bareUs).toFixed(1)}`,
     instructions,
   ]);
   const head = [

@@ -47,14 +47,14 @@ for (const kind of ["http1", "urlconnection"] as const) {
     speakMatrix(world, jdkStack(kind)));
 }
 
-test("java: a host that the secret does not list gets the placeholder", async () => {
+test("java http1: a host that the secret does not list gets the placeholder", async () => {
   const { arrived, audited } = await ask(clientCommand(client, args(2)), otherHost);
   const wanted = 2 * suites.length;
   assert.deepEqual([arrived, audited], [{ placeholder: wanted }, { "refused host-not-allowed": wanted }]);
 });
 
 // Their lengths go through all that there are in a block: JSSE pads by one.
-test("java: 100 requests on one connection", async () => {
+test("java http1: 100 requests on one connection", async () => {
   const { arrived, audited, connections } = await ask(clientCommand(client, args(100)), host);
   const wanted = 100 * suites.length;
   assert.deepEqual([arrived, audited, connections], [{ secret: wanted }, { substituted: wanted }, suites.length]);

@@ -8,6 +8,7 @@ const world = await World.create();
 after(() => world.close());
 const stack = wheelStack("httpr");
 
-test("secrets of 8, 51 and 4096 bytes over every suite, uploads beside them unharmed", () => speakMatrix(world, stack));
-test("a host that the secret does not list gets the placeholder", () => speakRefused(world, stack));
-test("100 requests on one connection", () => speakHundred(world, stack));
+test("httpr: secrets of 8, 51 and 4096 bytes over every suite, uploads beside them unharmed", () =>
+  speakMatrix(world, stack));
+test("httpr: a host that the secret does not list gets the placeholder", () => speakRefused(world, stack));
+test("httpr: 100 requests on one connection", () => speakHundred(world, stack));
