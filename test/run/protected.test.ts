@@ -179,10 +179,7 @@ test("a program whose TLS code is unknown runs, sends the placeholder, and is in
   const unprotected = records().filter((record) => record.outcome === "unprotected");
   assert.deepEqual(
     unprotected.map(({ tls, workload }) => [tls.stack, workload?.kind === "run" && workload.command]),
-    [
-      ["nss", "tstclnt"],
-      ["unknown", "tstclnt"], // libsoftokn3, which NSS opens
-    ],
+    [["nss", "tstclnt"]],
   );
   assert.match(outcome.stderr, /tstclnt: TLS code of .*libssl3.* is not hooked/);
 });
