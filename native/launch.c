@@ -339,7 +339,8 @@ static void __attribute__((noreturn)) report_and_exit(const struct run *run, int
 	terminal_back();
 	if (!(WIFSIGNALED(status) ? tell("killed %d\n", WTERMSIG(status)) : tell("exited %d\n", WEXITSTATUS(status))))
 		kloak_died(run);
-	exit(0);
+	/* Said twice: a line that kloak was writing meets a closed socket, and may cost it what it has not read. */
+	exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 struct failure {

@@ -65,7 +65,9 @@ export class Launcher {
     this.#control.on("data", (text: string) => this.#read(text));
     this.#control.on("error", () => undefined); // its end is what counts
     child.on("error", (error) => this.#close(error));
-    child.on("exit", (_, signal) => this.#close(signal === null ? undefined : new Error(`killed by ${signal}`)));
+    child.on("exit", (code, signal) =>
+      this.#close(signal === null ? undefined : new Error(`killed by ${signal}`), code ?? killedStatus),
+    );
   }
 
   /** Starts the launcher; resolves when it is in its namespaces. The standard streams are the command's. */
@@ -138,7 +140,8 @@ export class Launcher {
     }
   }
 
-  #close(error: Error | undefined): void {
+  /** @param status the command's, should the launcher's last line not have come: it exits with the same */
+  #close(error: Error | undefined, status = killedStatus): void {
     this.#gone = true;
     const finish = () => {
       const gone = new KloakError(
@@ -146,7 +149,7 @@ export class Launcher {
         `kloak-launch ended before the command had started: ${error?.message ?? "no reason given"}.`,
       );
       for (const waiter of this.#waiting.splice(0)) waiter.reject(gone);
-      this.#end(killedStatus);
+      this.#end(status);
     };
     // Lines may still be on their way; what it said comes first.
     if (this.#control.closed) finish();
