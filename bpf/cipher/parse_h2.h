@@ -134,7 +134,9 @@ static __always_inline int h2_decide(struct sealing *sealing, struct h1_parser *
 		h2_decide_found(sealing, parser, h2, which);
 	}
 	sealing->scan.found_count = 0;
-	h2_remember_seen(parser, h2, h2->stream_count, h2->stream);
+	/* Trailers begin to count anew, and must not for the body. */
+	if (!(h2->flags & (h2_open | h2_bad)))
+		h2_remember_seen(parser, h2, h2->stream_count, h2->stream);
 	return reason_none;
 }
 

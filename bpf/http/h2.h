@@ -81,8 +81,7 @@ enum {
 	k_h2_static = 61,
 	k_h2_references_max = 4, /* secrets sent again by index in one request */
 	k_h2_integer_bits = 28,
-	k_h2_streams =
-		16, /* requests whose bodies may be on their way at once; of an older one nobody knows the host any more */
+	k_h2_streams = 16, /* requests whose bodies may be on their way at once: the latest */
 };
 
 /* A request whose body may follow: by what a secret in it is judged. */
